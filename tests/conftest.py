@@ -1,0 +1,49 @@
+"""Shared helpers: tiny random models of every family, so that each test runs on a CPU in seconds."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
+
+from model import Decoder, ModelConfig
+
+LLAMA3_SCALING = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+
+def hf_config(family: str, tied: bool = True, heads: int = 4, kv_heads: int = 2, **more) -> PretrainedConfig:
+    """A small transformers configuration of one family."""
+    kind = {"qwen2": Qwen2Config, "qwen3": Qwen3Config, "llama": LlamaConfig}[family]
+    sizes = {"vocab_size": 101, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+    more.setdefault("rope_parameters", {"rope_type": "default", "rope_theta": 1000.0})
+    return kind(
+        **sizes,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=more.pop("head_dim", 8),
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        **more,
+    )
+
+
+def random_model(config: PretrainedConfig, seed: int = 0) -> Decoder:
+    """Our decoder with weights large enough that a wrong mask, bias or angle shows in the logits."""
+    torch.manual_seed(seed)
+    model = Decoder(ModelConfig.from_hf(config))
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        else:
+            torch.nn.init.normal_(parameter, std=0.25)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Decoder:
+    return random_model(hf_config("qwen2"))
