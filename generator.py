@@ -223,6 +223,8 @@ class Generator:
 
     def turn_tokens(self, sequence: Sequence) -> list[int]:
         """The tokens sampled since the prompt or the last observation."""
+        if sequence.tokens is not None:
+            return sequence.tokens[sequence.turn_start :].tolist()
         return self.tokens[sequence.slot, sequence.turn_start : self.length[sequence.slot]].tolist()
 
     def park(self, sequence: Sequence) -> None:

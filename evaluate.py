@@ -1,0 +1,170 @@
+"""Held-out accuracy of one or several checkpoints, sampled and greedy, with code use and intervals.
+
+    python evaluate.py                                       base, warm start and GRPO of the embedded default
+    python evaluate.py --model out/grpo/checkpoint --tasks gcd,lcm --problems_per_task 100
+    python evaluate.py --model Qwen/Qwen2.5-3B-Instruct --max_reply_tokens 2048
+
+Every checkpoint answers the same problems, which no training split contains. Accuracy is correctness alone, the mean
+of each task and then over tasks; intervals are Wilson's (1927), 95 %, over problems. Everything is stored in the run
+folder: evaluation.json (all figures) and episodes.jsonl (all replies).
+
+Differs from the paper: sampling is at temperature 1, as in training (the paper evaluates at 0.6), beside greedy
+decoding.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import torch
+
+from checkpoint import load_bundle
+from executor import Executor
+from rollout import Episode, Rollout, RolloutArguments, readable
+from tasks import problems, resolve
+from training import Run, UserError, parse_arguments, run_main, start_processes
+
+EMBEDDED_STAGES = {"base": "assets/tiny", "warm start": "out/sft/checkpoint", "GRPO": "out/grpo/checkpoint"}
+
+
+@dataclasses.dataclass
+class EvaluateArguments(RolloutArguments):
+    model: list[str] = dataclasses.field(
+        default_factory=list, metadata={"help": "folders or hub names; none: the stages of the embedded default"}
+    )
+    out: str = dataclasses.field(default="out/evaluation", metadata={"help": "run folder"})
+    tasks: str = dataclasses.field(default="embedded", metadata={"help": "names, suites, embedded or all"})
+    split: str = dataclasses.field(default="test", metadata={"help": "dev while tuning, test for final figures"})
+    problems_per_task: int = dataclasses.field(default=28, metadata={"help": "the first so many of the split"})
+    samples: int = dataclasses.field(default=1, metadata={"help": "sampled replies per problem"})
+    temperature: float = dataclasses.field(default=1.0, metadata={"help": "of the sampled replies"})
+    show: int = dataclasses.field(default=3, metadata={"help": "episodes of the last model to print"})
+    seed: int = dataclasses.field(default=0, metadata={"help": "of the sampled replies"})
+
+
+def wilson(right: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `right` in `count` independent trials."""
+    if not count:
+        return 0.0, 1.0
+    z, share = 1.959964, right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def summarise(episodes: list[Episode]) -> dict[str, float | int | list[float]]:
+    """Accuracy with its interval, share of episodes that ran code, and code runs per episode."""
+    count = len(episodes)
+    right = sum(episode.correct for episode in episodes)
+    return {
+        "accuracy": right / count,
+        # Several samples of one problem are not independent: the interval counts problems.
+        "interval": [*wilson(right / count * (n := len({(e.problem.task, e.problem.index) for e in episodes})), n)],
+        "problems": n,
+        "code_use": sum(episode.code_runs > 0 for episode in episodes) / count,
+        "code_runs": sum(episode.code_runs for episode in episodes) / count,
+    }
+
+
+def evaluate(rollout: Rollout, arguments: EvaluateArguments, label: str) -> dict[str, list[Episode]]:
+    """Episodes of one model by decoding: "sampled" and "greedy"."""
+    drawn = [p for t in resolve(arguments.tasks) for p in problems(t, arguments.split, arguments.problems_per_task)]
+    sampled, _ = rollout(drawn, arguments.samples, arguments.temperature, progress=f"{label}, sampled")
+    greedy, _ = rollout(drawn, 1, 0.0, progress=f"{label}, greedy")
+    for episodes in (sampled, greedy):
+        if all(episode.finish == "prompt_too_long" for episode in episodes):
+            raise UserError(f"no prompt fits the context of {label}: nothing can be evaluated")
+    return {"sampled": sampled, "greedy": greedy}
+
+
+def by_task(episodes: list[Episode]) -> dict[str, list[Episode]]:
+    tasks: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        tasks.setdefault(episode.problem.task, []).append(episode)
+    return tasks
+
+
+def figures(episodes: list[Episode]) -> dict:
+    """Per task and overall; overall accuracy is the mean over tasks."""
+    tasks = {name: summarise(group) for name, group in by_task(episodes).items()}
+    overall = summarise(episodes)
+    overall["accuracy"] = sum(task["accuracy"] for task in tasks.values()) / len(tasks)
+    overall["interval"] = [*wilson(overall["accuracy"] * overall["problems"], overall["problems"])]
+    return {"overall": overall, "tasks": tasks}
+
+
+def table(results: dict[str, dict[str, dict]]) -> str:
+    """Accuracy per task and overall: a column per model and decoding. `results`: model -> decoding -> figures."""
+    columns = [(model, decoding) for model in results for decoding in results[model]]
+    width = max(13, *(len(model) + 2 for model in results))
+    head = [f"{'':22}" + "".join(f"{text:>{width}}" for text in line) for line in zip(*columns, strict=True)]
+    names = next(iter(next(iter(results.values())).values()))["tasks"]
+
+    def row(name: str, of) -> str:
+        return f"{name:22}" + "".join(f"{of(results[m][d]):>{width}}" for m, d in columns)
+
+    def interval(f: dict) -> str:
+        low, high = f["overall"]["interval"]
+        return f"{low:.2f}-{high:.2f}"
+
+    lines = [row(name, lambda f, name=name: f"{f['tasks'][name]['accuracy']:.2f}") for name in names]
+    overall = [row("accuracy, all tasks", lambda f: f"{f['overall']['accuracy']:.3f}"), row("95 % interval", interval)]
+    code = [
+        row("share using code", lambda f: f"{f['overall']['code_use']:.2f}"),
+        row("code runs per episode", lambda f: f"{f['overall']['code_runs']:.2f}"),
+    ]
+    rule = "-" * len(head[0])
+    return "\n".join([*head, rule, *lines, rule, *overall, *code])
+
+
+def telling(episodes: list[Episode], count: int) -> list[Episode]:
+    """A few episodes worth reading: one that repaired a program, then right ones with code and one that went wrong,
+    each of another task."""
+    kinds = [
+        [e for e in episodes if e.correct and e.code_runs > 1],
+        [e for e in episodes if e.correct and e.code_runs == 1],
+        [e for e in episodes if not e.correct and e.code_runs],
+        episodes,
+    ]
+    chosen: list[Episode] = []
+    while len(chosen) < min(count, len(episodes)):
+        kind = kinds[min(len(chosen), len(kinds) - 1)] or episodes
+        seen = {e.problem.task for e in chosen}
+        fresh = [e for e in kind if e not in chosen and e.problem.task not in seen] or [
+            e for e in episodes if not any(e is c for c in chosen)
+        ]
+        chosen.append(fresh[0])
+    return chosen
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(EvaluateArguments, argv)
+    state = start_processes()
+    models = {Path(name).name if name.count("/") > 1 else name: name for name in arguments.model}
+    if len(models) < len(arguments.model):
+        models = {name: name for name in arguments.model}
+    if not models:
+        models = {label: name for label, name in EMBEDDED_STAGES.items() if Path(name).exists()}
+    dtype = torch.bfloat16 if state.device.type == "cuda" else torch.float32
+    bundles = {label: load_bundle(name, dtype, state.device) for label, name in models.items()}
+    run = Run(arguments.out, arguments)
+    results: dict[str, dict[str, dict]] = {}
+    episodes: dict[str, list[Episode]] = {}
+    with Executor(timeout=arguments.code_timeout) as executor:
+        for label, bundle in bundles.items():
+            episodes = evaluate(Rollout(bundle, executor, arguments, arguments.seed), arguments, label)
+            results[label] = {decoding: figures(group) for decoding, group in episodes.items()}
+            for decoding, group in episodes.items():
+                records = [episode.record(bundle.tokenizer) for episode in group]
+                run.append("episodes.jsonl", [{"model": label, "decoding": decoding, **r} for r in records])
+    (run.folder / "evaluation.json").write_text(json.dumps({"models": models, "results": results}, indent=1) + "\n")
+    print(table(results))
+    count = next(iter(next(iter(results.values())).values()))["overall"]["problems"]
+    print(f"\n{count} held-out problems ({arguments.split}); everything is in {run.folder}\n")
+    for episode in telling(episodes["sampled"], arguments.show):
+        print(readable(episode.record(bundle.tokenizer)), end="\n\n")
+
+
+if __name__ == "__main__":
+    run_main(main, ValueError)

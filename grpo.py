@@ -1,0 +1,293 @@
+"""GRPO with the interpreter in the loop: sample groups of episodes, reward right answers, raise what beat its
+group.
+
+    python grpo.py                                           the embedded default, from sft.py's checkpoint
+    torchrun --nproc-per-node 8 grpo.py configs/grpo-qwen2.5-3b.yaml
+    python grpo.py --help
+
+A step: draw problems; sample `group_size` episodes of each (rollout.py); advantages within each group; one or several
+updates on all episodes of groups with signal. Tokens of prompts and observations carry no loss.
+
+Differs from the paper: groups are filtered by the variance of the binary outcome; the curriculum by improvement
+potential is not here yet; the embedded default takes the mean over tokens rather than over the tokens of each episode
+first, a larger learning rate, and no KL term.
+"""
+
+import dataclasses
+import random
+import time
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object, set_seed
+from torch import Tensor
+
+import sft
+from checkpoint import load_bundle
+from executor import Executor
+from model import Decoder
+from rollout import Episode, Rollout, RolloutArguments
+from tasks import problems, resolve
+from training import (
+    Policy,
+    Run,
+    UserError,
+    backward,
+    learning_rate_at,
+    log_probs_of,
+    parse_arguments,
+    run_main,
+    start_processes,
+    sum_over_ranks,
+)
+
+WARM_START = "out/sft/checkpoint"
+
+
+@dataclasses.dataclass
+class GRPOArguments(RolloutArguments):
+    """The defaults are those of the embedded model; configs/ holds those for Qwen2.5."""
+
+    model: str = dataclasses.field(default=WARM_START, metadata={"help": "folder or hub name to start from"})
+    out: str = dataclasses.field(default="out/grpo", metadata={"help": "run folder"})
+    tasks: str = dataclasses.field(default="embedded", metadata={"help": "names, suites, embedded or all"})
+    problems_per_task: int = dataclasses.field(default=200, metadata={"help": "size of the pool, per task"})
+    steps: int = dataclasses.field(default=28, metadata={"help": "rollouts, each followed by its updates"})
+    prompts_per_step: int = dataclasses.field(default=16, metadata={"help": "problems per rollout, over all ranks"})
+    group_size: int = dataclasses.field(default=8, metadata={"help": "episodes per problem"})
+    updates_per_step: int = dataclasses.field(default=2, metadata={"help": "optimizer updates per rollout"})
+    temperature: float = dataclasses.field(
+        default=1.0, metadata={"help": "of sampling, and of the log-probs in the loss"}
+    )
+    learning_rate: float = dataclasses.field(default=4e-4, metadata={"help": "peak"})
+    schedule: str = dataclasses.field(
+        default="constant", metadata={"help": "constant | cosine | wsd (see training.py)"}
+    )
+    warmup: int = dataclasses.field(default=0, metadata={"help": "updates of linear warm-up"})
+    max_grad_norm: float = dataclasses.field(default=1.0, metadata={"help": "gradients are clipped to this norm"})
+    clip_low: float = dataclasses.field(default=0.2, metadata={"help": "the ratio is clipped below 1 - this"})
+    clip_high: float = dataclasses.field(default=0.28, metadata={"help": "... and above 1 + this"})
+    kl: float = dataclasses.field(
+        default=0.0, metadata={"help": "coefficient of KL to the start; 0 keeps no copy of it"}
+    )
+    aggregation: str = dataclasses.field(
+        default="token",
+        metadata={"help": "token: mean over all tokens; sequence: over each episode's, then over episodes"},
+    )
+    micro_batch_tokens: int = dataclasses.field(default=16384, metadata={"help": "tokens per forward pass and rank"})
+    report_to: str = dataclasses.field(default="", metadata={"help": "tensorboard | wandb"})
+    seed: int = dataclasses.field(default=0, metadata={"help": "of the problems drawn and of everything sampled"})
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# the algorithm
+
+
+def group_advantages(episodes: list[Episode], epsilon: float = 1e-6) -> list[Episode]:
+    """Sets advantage = (reward - mean) / (std + epsilon) within each group, std unbiased (Shao et al., 2024, section
+    4.1.2), and returns the episodes that carry signal.
+
+    An episode that the sandbox failed is nobody's fault: it leaves its group's statistics. A group with fewer than two
+    episodes left, or whose outcomes are all right or all wrong, is dropped whole: with rewards beyond right and wrong,
+    normalising would blow its tiny differences up to full size.
+    """
+    groups: dict[int, list[Episode]] = {}
+    for episode in episodes:
+        episode.advantage = 0.0
+        if episode.finish not in ("sandbox_error", "prompt_too_long"):
+            groups.setdefault(episode.group, []).append(episode)
+    live = []
+    for members in groups.values():
+        if len({episode.correct for episode in members}) < 2:
+            continue
+        rewards = torch.tensor([episode.reward for episode in members])
+        advantages = (rewards - rewards.mean()) / (rewards.std() + epsilon)
+        for episode, advantage in zip(members, advantages.tolist(), strict=True):
+            episode.advantage = advantage
+        live += members
+    return live
+
+
+def token_weights(counts: list[int], aggregation: str) -> list[float]:
+    """The weight of each token of each episode, from the numbers of sampled tokens of this rank's episodes, such that
+    the weights of the whole batch, over all ranks, sum to 1."""
+    tokens, episodes = sum_over_ranks([sum(counts), len(counts)])
+    if aggregation == "token":
+        return [1 / tokens] * len(counts)
+    if aggregation == "sequence":
+        return [1 / (episodes * count) for count in counts]
+    raise UserError(f"unknown aggregation {aggregation!r}: token or sequence")
+
+
+def policy_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    clip_low: float,
+    clip_high: float,
+    reference: Tensor | None = None,
+    kl: float = 0.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss per token (float32 [n], to be weighted and summed), and per-token measurements without gradient.
+
+    The clipped surrogate of PPO (Schulman et al., 2017, equation 7) with separate bounds (DAPO, Yu et al., 2025,
+    equation 8), plus `kl` times the k3 estimate of KL(policy || reference) (GRPO, Shao et al., 2024, equation 4).
+    """
+    # Clamped before exp: one token that the old policy found absurd must not turn the batch into inf.
+    ratio = (log_probs - old_log_probs).clamp(-20, 20).exp()
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    loss = -torch.minimum(ratio * advantages, clipped * advantages)
+    measured = {"clip_fraction": (ratio * advantages > clipped * advantages).float()}
+    if reference is not None:
+        log_ratio = (reference - log_probs).clamp(-20, 20)
+        divergence = log_ratio.exp() - log_ratio - 1
+        loss = loss + kl * divergence
+        measured["kl"] = divergence.detach()
+    return loss, measured
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# one step
+
+
+def update(
+    policy: Policy, episodes: list[Episode], arguments: GRPOArguments, step: int, reference: Decoder | None
+) -> dict[str, float]:
+    """All updates on this rank's episodes with signal. Returns averages over their tokens, on all ranks."""
+    order = random.Random(f"{arguments.seed} {step}")
+    shuffled = order.sample(episodes, len(episodes))
+    documents = [(episode.tokens, episode.sampled) for episode in shuffled]
+    budget, temperature = arguments.micro_batch_tokens, arguments.temperature
+    several = arguments.updates_per_step > 1
+    old = log_probs_of(policy.model, documents, budget, temperature) if several else None
+    anchors = log_probs_of(reference, documents, budget, temperature) if reference is not None else None
+    sums: dict[str, float] = dict.fromkeys(("tokens", "entropy", "logprob_gap", "clip_fraction", "kl", "loss"), 0.0)
+    grad_norms = []
+    for part in range(arguments.updates_per_step):
+        mine = list(range(part, len(shuffled), arguments.updates_per_step))
+        if sum_over_ranks([len(mine)]) == [0.0]:
+            continue
+        weights = token_weights([int(shuffled[i].sampled.sum()) for i in mine], arguments.aggregation)
+
+        def loss(indices, owner, log_probs, entropy, mine=mine, weights=weights):
+            chosen = [mine[i] for i in indices]
+            per_episode = torch.tensor([[shuffled[i].advantage for i in chosen], [weights[i] for i in indices]])
+            advantages, weight = per_episode.to(log_probs.device)[:, owner]
+            sampler = torch.cat([shuffled[i].logprobs[shuffled[i].sampled] for i in chosen]).to(log_probs.device)
+            before = torch.cat([old[i] for i in chosen]) if several else log_probs.detach()
+            anchor = torch.cat([anchors[i] for i in chosen]) if anchors is not None else None
+            per_token, measured = policy_loss(
+                log_probs, before, advantages, arguments.clip_low, arguments.clip_high, anchor, arguments.kl
+            )
+            total = (weight * per_token).sum()
+            measured |= {"entropy": entropy, "logprob_gap": (before - sampler).abs()}
+            for name, values in measured.items():
+                sums[name] += float(values.sum())
+            sums["tokens"] += len(log_probs)
+            sums["loss"] += float(total.detach())
+            return total
+
+        backward(policy.model, [documents[i] for i in mine], loss, budget, temperature)
+        total_updates = arguments.steps * arguments.updates_per_step
+        at = step * arguments.updates_per_step + part
+        rate = learning_rate_at(at, total_updates, arguments.learning_rate, arguments.warmup, arguments.schedule)
+        grad_norms.append(policy.step(rate, arguments.max_grad_norm))
+    summed = dict(zip(sums, sum_over_ranks(list(sums.values())), strict=True))
+    tokens = max(1.0, summed.pop("tokens"))
+    loss_sum = summed.pop("loss")
+    averages = {name: value / tokens for name, value in summed.items()}
+    return {"loss": loss_sum, **averages, "grad_norm": max(grad_norms, default=0.0)}
+
+
+def measure(episodes: list[Episode]) -> dict[str, float]:
+    """Averages over all episodes of a rollout, those of all ranks together."""
+    count = len(episodes)
+    finishes = ("answer", "turns", "length", "no_answer", "prompt_too_long", "sandbox_error")
+    return {
+        "accuracy": sum(e.correct for e in episodes) / count,
+        "reward": sum(e.reward for e in episodes) / count,
+        "code_use": sum(e.code_runs > 0 for e in episodes) / count,
+        "code_runs": sum(e.code_runs for e in episodes) / count,
+        "reply_tokens": sum(int(e.sampled.sum()) for e in episodes) / count,
+        **{f"finish/{name}": sum(e.finish == name for e in episodes) / count for name in finishes},
+    }
+
+
+def train(arguments: GRPOArguments) -> Path:
+    """Runs GRPO and returns the checkpoint's folder."""
+    if arguments.group_size < 2:
+        raise UserError("--group_size must be at least 2: an advantage compares an episode with its group")
+    state = start_processes()
+    if arguments.prompts_per_step % state.num_processes:
+        raise UserError(f"--prompts_per_step must be a multiple of the {state.num_processes} processes")
+    if arguments.model == WARM_START and not Path(WARM_START).exists():
+        if state.is_main_process:
+            print(f"{WARM_START} is not there: running the warm start first", flush=True)
+        sft.train(sft.SFTArguments())
+    set_seed(arguments.seed)
+    policy = Policy(arguments.model, arguments.learning_rate)
+    reference = load_bundle(arguments.model, device=state.device).model if arguments.kl > 0 else None
+    pool = [p for name in resolve(arguments.tasks) for p in problems(name, "rl", arguments.problems_per_task)]
+    if len(pool) < arguments.prompts_per_step:
+        raise UserError(f"{len(pool)} problems are fewer than --prompts_per_step {arguments.prompts_per_step}")
+    run = Run(arguments.out, arguments, arguments.report_to)
+    draw, bag = random.Random(arguments.seed), []
+    share = arguments.prompts_per_step // state.num_processes
+    began = time.perf_counter()
+    with Executor(timeout=arguments.code_timeout) as executor:
+        rollout = Rollout(policy.bundle, executor, arguments, arguments.seed)
+        for step in range(arguments.steps):
+            started = time.perf_counter()
+            if len(bag) < arguments.prompts_per_step:  # every problem once before any comes again
+                bag += draw.sample(pool, len(pool))
+            drawn, bag = bag[: arguments.prompts_per_step], bag[arguments.prompts_per_step :]
+            first = state.process_index * share
+            label = f"step {step + 1}/{arguments.steps}" if run.main else ""
+            episodes, stats = rollout(
+                drawn[first : first + share],
+                arguments.group_size,
+                arguments.temperature,
+                step,
+                progress=label,
+                first_group=first,
+            )
+            live = group_advantages(episodes)
+            updating = time.perf_counter()
+            metrics = update(policy, live, arguments, step, reference)
+            policy.sync()
+            ended = time.perf_counter()
+            records = [episode.record(policy.bundle.tokenizer) for episode in episodes]
+            everybody = gather_object(episodes) if state.num_processes > 1 else episodes
+            records = gather_object(records) if state.num_processes > 1 else records
+            live_share = sum(e.advantage != 0 for e in everybody) / len(everybody)
+            metrics = {**measure(everybody), "live": live_share, **metrics, **dataclasses.asdict(stats)}
+            metrics |= {
+                "seconds/rollout": updating - started,
+                "seconds/update": ended - updating,
+                "seconds/total": ended - began,
+            }
+            run.log(step, metrics)
+            if run.main:
+                run.append("episodes.jsonl", records)
+                print(step_line(step, arguments.steps, metrics), flush=True)
+    folder = run.save(policy.bundle)
+    if run.main:
+        print(f"GRPO done in {time.perf_counter() - began:.0f} s: {folder}")
+    return folder
+
+
+def step_line(step: int, steps: int, m: dict[str, float]) -> str:
+    """One step as one line."""
+    return (
+        f"step {step + 1:3d}/{steps}  right {m['accuracy']:.2f}  code {m['code_use']:.2f}  runs {m['code_runs']:.1f}  "
+        f"tokens {m['reply_tokens']:3.0f}  live {m['live']:.2f}  entropy {m['entropy']:.2f}  "
+        f"grad {m['grad_norm']:.2f}  clip {m['clip_fraction']:.3f}  rollout {m['seconds/rollout']:.1f} s  update {m['seconds/update']:.1f} s"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    train(parse_arguments(GRPOArguments, argv))
+
+
+if __name__ == "__main__":
+    run_main(main)

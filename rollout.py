@@ -1,0 +1,414 @@
+"""The protocol between a model and the interpreter, and the loop that drives a generator and an executor through it.
+
+A reply is one assistant turn. The model writes text; where it closes a ```python block, the program is run and what it
+printed is appended behind the words "Code Execution Results:", and the model goes on in the same turn, token in, token
+out: nothing that was sampled is ever decoded and encoded again. The reply is over at the first closed <<<answer>>>
+outside code, at an end token, or when a budget is spent.
+
+`Protocol` is that state machine, pure: it reads text and says what to do next, and is tested without any model.
+`rollout` asks it about every sequence that the generator stops for. `Episode` is what goes on to the update.
+
+Differs from the paper: a program has 5 s rather than 60; a reply that ends without an answer is simply wrong, where the
+paper's parent system tells the model so and lets it go on; a program written when no runs are left is not run but
+answered once with a note.
+"""
+
+import dataclasses
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from checkpoint import Bundle
+from executor import Executor, Result
+from generator import Generator, Sequence, sampling_key
+from suites.base import Problem
+from tasks import PYTHON_FENCES, answers, get_task, reward, spans
+
+ANSWER_FORMAT = "Give the final answer as <<<answer>>>, outside of any code."
+CODE_FORMAT = (
+    "a block that opens with ```python and closes with ```. It will be run, what it prints will be shown to you after "
+    "the words Code Execution Results:, and you go on from there. Every program starts afresh."
+)
+PROMPT_STYLES = {
+    "free": f"Answer the question below. Think step by step. Where computing, searching or checking is surer in code, "
+    f"write a Python program in {CODE_FORMAT} {ANSWER_FORMAT}\n\n",
+    "text": f"Answer the question below. Think step by step, in text only: do not write code. {ANSWER_FORMAT}\n\n",
+    "code": f"Answer the question below by a Python program in {CODE_FORMAT} {ANSWER_FORMAT}\n\n",
+    "bare": "",  # the question alone: for models that were trained on nothing else
+}
+NO_RUNS_LEFT = "\nCode Execution Results:\nNot run: no code runs are left. " + ANSWER_FORMAT + "\n"
+CUT_NOTE = "\n[... output cut ...]\n"
+REJOIN_STEPS = 4  # deterministic mode: generator steps from the end of a block to its observation
+
+Finish = Literal["answer", "turns", "length", "no_answer", "prompt_too_long", "sandbox_error"]
+
+
+@dataclasses.dataclass
+class RolloutArguments:
+    """How episodes are sampled; a part of the arguments of every script that samples."""
+
+    prompt_style: str = dataclasses.field(
+        default="", metadata={"help": "free | text | code | bare; empty: the checkpoint's own, or free"}
+    )
+    slots: int = dataclasses.field(default=128, metadata={"help": "sequences generated at the same time"})
+    max_reply_tokens: int = dataclasses.field(
+        default=256, metadata={"help": "longest reply, observations included; longer ones end as finish=length"}
+    )
+    max_code_runs: int = dataclasses.field(default=8, metadata={"help": "programs run per episode"})
+    max_observation_tokens: int = dataclasses.field(
+        default=96, metadata={"help": "longer output is cut in the middle, with a note"}
+    )
+    code_timeout: float = dataclasses.field(default=5.0, metadata={"help": "seconds a program may run"})
+    deterministic: bool = dataclasses.field(
+        default=False, metadata={"help": "the same seed gives the same bits: observations rejoin at fixed steps"}
+    )
+
+
+@dataclasses.dataclass
+class Turn:
+    """The tokens [start, end) that the model wrote, and the program among them; its observation starts at `end`."""
+
+    start: int
+    end: int
+    code: str | None = None
+    result: Result | None = None
+
+
+@dataclasses.dataclass
+class Episode:
+    """One reply to one problem: the only thing that passes from rollout to update."""
+
+    id: int
+    group: int
+    step: int
+    problem: Problem
+    tokens: Tensor  # int64 [n], the prompt first
+    sampled: Tensor  # bool [n]: True where the model chose the token
+    logprobs: Tensor  # float32 [n]: log-prob under the sampling distribution, 0 where not sampled
+    turns: list[Turn]
+    finish: Finish
+    answer: str | None
+    correct: bool
+    reward: float
+    advantage: float = 0.0
+
+    @property
+    def code_runs(self) -> int:
+        return sum(turn.result is not None for turn in self.turns)
+
+    def segments(self, tokenizer) -> list[dict[str, str]]:
+        """The episode as text, in pieces of one source each: prompt, model or observation."""
+        pieces, start = [], 0
+        for turn in self.turns:
+            for end, source in ((turn.start, "observation" if start else "prompt"), (turn.end, "model")):
+                if end > start:
+                    pieces.append({"text": tokenizer.decode(self.tokens[start:end]), "source": source})
+                start = end
+        return pieces
+
+    def record(self, tokenizer) -> dict[str, Any]:
+        """What is written to episodes.jsonl: everything a person wants to read, nothing that training needs."""
+        return {
+            "step": self.step,
+            "group": self.group,
+            "id": self.id,
+            "task": self.problem.task,
+            "index": self.problem.index,
+            "question": self.problem.question,
+            "segments": self.segments(tokenizer),
+            "reference": self.problem.answer,
+            "answer": self.answer,
+            "correct": self.correct,
+            "finish": self.finish,
+            "reward": self.reward,
+            "advantage": round(self.advantage, 4),
+            "code_runs": self.code_runs,
+            "sampled_tokens": int(self.sampled.sum()),
+            "statuses": [turn.result.status for turn in self.turns if turn.result is not None],
+        }
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# text and tokens
+
+
+def prompt_tokens(tokenizer, question: str, style: str) -> list[int]:
+    """The prompt in the model's own chat template, up to where the assistant's reply begins."""
+    message = {"role": "user", "content": PROMPT_STYLES[style] + question}
+    text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def observation(result: Result) -> str:
+    """What the model is shown of a program's run: what it printed, then why it did not end well, if it did not."""
+    notice = {
+        "timeout": "The program was stopped: time limit reached.",
+        "memory": "The program was stopped: memory limit reached.",
+        "output": "The program was stopped: too much output.",
+        "signal": "The program was killed by the system.",
+    }.get(result.status, "")
+    parts = [part.rstrip() for part in (result.stdout, result.stderr, notice)]
+    body = "\n".join(part for part in parts if part) or "(no output)"
+    return f"\nCode Execution Results:\n{body}\n"
+
+
+def observation_tokens(tokenizer, text: str, max_tokens: int) -> list[int]:
+    """Tokens of an observation, at most `max_tokens` of them: head and tail of a long one, with a note between, cut at
+    characters rather than inside one."""
+    if len(text) > 64 * max_tokens:  # tokenizing megabytes to keep a hundred tokens would stall the loop
+        text = text[: 32 * max_tokens] + text[-32 * max_tokens :]
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    if len(tokens) <= max_tokens:
+        return tokens
+    note = tokenizer.encode(CUT_NOTE, add_special_tokens=False)
+    tail = max(0, max_tokens - len(note)) // 2
+    head = max(0, max_tokens - len(note) - tail)
+    while head and tokenizer.decode(tokens[:head]).endswith("\ufffd"):
+        head -= 1
+    while tail and tokenizer.decode(tokens[-tail:]).startswith("\ufffd"):
+        tail -= 1
+    return tokens[:head] + note + (tokens[-tail:] if tail else [])
+
+
+def encode_trajectory(
+    tokenizer, segments: list[dict[str, str]], style: str, end_id: int, max_observation_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Tokens (int64 [n]) and `sampled` (bool [n]) of a stored trajectory. Every segment is tokenized by itself, as it
+    would have come about in a rollout, so the mask is right by construction; the reply closes with an end token."""
+    tokens: list[int] = []
+    sampled: list[bool] = []
+    for segment in segments:
+        text, source = segment["text"], segment["source"]
+        if source == "prompt":
+            piece = prompt_tokens(tokenizer, text, style)
+        elif source == "observation":
+            piece = observation_tokens(tokenizer, text, max_observation_tokens)
+        else:
+            piece = tokenizer.encode(text, add_special_tokens=False)
+        tokens += piece
+        sampled += [source == "model"] * len(piece)
+    return torch.tensor([*tokens, end_id]), torch.tensor([*sampled, True])
+
+
+def watched_tokens(tokenizer) -> Tensor:
+    """bool [vocab]: the tokens that can complete a code fence or an answer. In the byte-level vocabularies of the
+    supported families, ASCII characters stand for themselves."""
+    watch = torch.zeros(len(tokenizer), dtype=torch.bool)
+    watch[[i for token, i in tokenizer.get_vocab().items() if "`" in token or ">" in token]] = True
+    return watch
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# the state machine
+
+
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """What to do next: "go_on" generating, "run" the program in `text`, "say" the observation in `text`, or "finish"
+    with the reason in `text`."""
+
+    kind: Literal["go_on", "run", "say", "finish"]
+    text: str = ""
+
+
+@dataclasses.dataclass
+class Protocol:
+    """The course of one episode, in text."""
+
+    max_code_runs: int = 8
+    max_timeouts: int = 2  # in a row: a model that writes endless loops would stall everybody
+    code_runs: int = 0
+    timeouts: int = 0
+    warned: bool = False
+    answer: str | None = None
+
+    def read(self, turn: str, ended: str = "") -> Action:
+        """Decides from what the model has written since the prompt or the last observation. To be asked whenever a
+        back-tick or `>` has been written, and when generation has `ended` ("end" | "length")."""
+        event = first_event(turn)
+        if event and event[0] == "answer":
+            self.answer = event[1]
+            return Action("finish", "answer")
+        if ended == "length":
+            return Action("finish", "length")
+        if ended:
+            return Action("finish", "no_answer")
+        if not event:
+            return Action("go_on")
+        if self.code_runs < self.max_code_runs:
+            self.code_runs += 1
+            return Action("run", event[1])
+        if self.warned:
+            return Action("finish", "turns")
+        self.warned = True
+        return Action("say", NO_RUNS_LEFT)
+
+    def observe(self, result: Result) -> Action:
+        """Decides from how a program ended."""
+        if result.status == "sandbox_error":
+            return Action("finish", "sandbox_error")
+        self.timeouts = self.timeouts + 1 if result.status == "timeout" else 0
+        if self.timeouts >= self.max_timeouts:
+            return Action("finish", "turns")
+        return Action("say", observation(result))
+
+
+def first_event(text: str) -> tuple[Literal["answer", "code"], str] | None:
+    """The first answer or closed Python block in a text, whichever closes first."""
+    events = [(match.end(), "answer", match[1].strip()) for match in answers(text)]
+    for span in spans(text):
+        if span.kind == "fence" and span.closed and span.language in PYTHON_FENCES:
+            events.append((span.end, "code", span.code(text)))
+    return min(events)[1:] if events else None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# the loop
+
+
+@dataclasses.dataclass
+class RolloutStats:
+    """What a rollout cost. Seconds are wall time; tokens are those of finished episodes and prefilled prompts."""
+
+    seconds: float = 0.0
+    tool_wait_seconds: float = 0.0  # nothing to generate, waiting for programs
+    generator_steps: int = 0
+    sampled_tokens: int = 0
+    prefilled_tokens: int = 0
+    programs: int = 0
+    program_seconds: float = 0.0  # sum over programs, most of it in parallel with generation
+    program_queue_seconds: float = 0.0
+    sandbox_errors: int = 0
+
+
+class Rollout:
+    """Samples episodes of one model with the interpreter in the loop."""
+
+    def __init__(self, bundle: Bundle, executor: Executor, arguments: RolloutArguments, seed: int = 0):
+        self.bundle, self.executor, self.arguments, self.seed = bundle, executor, arguments, seed
+        self.style = arguments.prompt_style or bundle.prompt_style
+        if self.style not in PROMPT_STYLES:
+            raise ValueError(f"unknown prompt style {self.style!r}: one of {', '.join(PROMPT_STYLES)}")
+        self.watch = watched_tokens(bundle.tokenizer)
+
+    def __call__(
+        self,
+        problems: list[Problem],
+        samples: int = 1,
+        temperature: float = 1.0,
+        step: int = 0,
+        progress: str = "",
+        first_group: int = 0,
+    ) -> tuple[list[Episode], RolloutStats]:
+        """`samples` episodes per problem, in the order of the problems. What is sampled depends on seed, step and the
+        episode's number alone; numbers go on from `first_group`, which is where a rank's share of the problems starts.
+        `progress`: the label of a progress bar, none if empty."""
+        started = time.perf_counter()
+        episodes: list[Episode | None] = [None] * (len(problems) * samples)
+        first = first_group * samples
+        bar = tqdm(total=len(episodes), desc=progress, unit="episode", disable=not progress, leave=False)
+        prompts = [prompt_tokens(self.bundle.tokenizer, problem.question, self.style) for problem in problems]
+        context = self.bundle.model.config.max_positions
+        longest = max((len(prompt) for prompt in prompts if len(prompt) < context), default=0)
+        generator = self._generator(min(context, longest + self.arguments.max_reply_tokens), temperature)
+        live: dict[Sequence, tuple[int, Protocol, list[Turn]]] = {}
+        for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
+            group = first_group + i
+            for id in range(group * samples, (group + 1) * samples):
+                if len(prompt) >= context:
+                    tokens = torch.tensor(prompt)
+                    nothing = torch.zeros(len(prompt))
+                    episodes[id - first] = Episode(
+                        id, group, step, problem, tokens, nothing.bool(), nothing, [Turn(len(prompt), len(prompt))],
+                        "prompt_too_long", None, False, 0.0,
+                    )  # fmt: skip
+                    continue
+                key = sampling_key(self.seed, step, id)
+                sequence = generator.add(prompt, key, self.arguments.max_reply_tokens, group)
+                live[sequence] = id, Protocol(self.arguments.max_code_runs), []
+
+        stats = RolloutStats()
+        waiting: list[tuple[int, Sequence, Future[Result]]] = []
+
+        def act(sequence: Sequence, action: Action) -> None:
+            id, protocol, turns = live[sequence]
+            if action.kind == "run":
+                turns[-1].code = action.text
+                generator.park(sequence)
+                due = generator.steps + REJOIN_STEPS
+                waiting.append((due, sequence, self.executor.submit(action.text)))
+                return
+            if action.kind == "say":
+                limit = self.arguments.max_observation_tokens
+                if not generator.resume(sequence, observation_tokens(self.bundle.tokenizer, action.text, limit)):
+                    action = Action("finish", "length")
+            if action.kind == "finish":
+                if not sequence.ended:
+                    generator.finish(sequence)
+                problem = problems[id // samples - first_group]
+                correct = protocol.answer is not None and bool(get_task(problem.task).score(problem, protocol.answer))
+                episodes[id - first] = Episode(
+                    id, id // samples, step, problem, sequence.tokens, sequence.sampled, sequence.logprobs, turns,
+                    action.text, protocol.answer, correct, reward(correct),
+                )  # fmt: skip
+                del live[sequence]
+                bar.update()
+
+        while generator.busy or waiting:
+            for sequence in generator.step():
+                _, protocol, turns = live[sequence]
+                tokens = generator.turn_tokens(sequence)
+                action = protocol.read(self.bundle.tokenizer.decode(tokens, skip_special_tokens=True), sequence.ended)
+                if action.kind != "go_on":
+                    turns.append(Turn(sequence.turn_start, sequence.turn_start + len(tokens)))
+                    act(sequence, action)
+            for item in self._back(waiting, generator, stats):
+                waiting.remove(item)
+                _, sequence, future = item
+                result = future.result()
+                stats.programs += 1
+                stats.program_seconds += result.wall_s
+                stats.program_queue_seconds += result.queue_s
+                stats.sandbox_errors += result.status == "sandbox_error"
+                _, protocol, turns = live[sequence]
+                turns[-1].result = result
+                act(sequence, protocol.observe(result))
+        bar.close()
+        stats.generator_steps, stats.prefilled_tokens = generator.steps, generator.prefilled_tokens
+        stats.sampled_tokens = generator.sampled_tokens
+        stats.seconds = time.perf_counter() - started
+        return episodes, stats
+
+    def _generator(self, max_length: int, temperature: float) -> Generator:
+        # A new one for every rollout: the cache is given back to the update in between.
+        slots, end_ids = self.arguments.slots, self.bundle.end_ids
+        return Generator(self.bundle.model, slots, max_length, self.watch, end_ids, temperature)
+
+    def _back(self, waiting: list, generator: Generator, stats: RolloutStats) -> list:
+        """The entries of `waiting` whose results may go back now; blocks if there is nothing else to do."""
+        if not waiting:
+            return []
+        started = time.perf_counter()
+        if self.arguments.deterministic:
+            # Which step an observation joins decides the shape of every batch, and with it the rounding of all.
+            due = generator.steps if generator.busy else min(step for step, _, _ in waiting)
+            back = [item for item in waiting if item[0] <= due]
+            wait([future for _, _, future in back])
+        else:
+            if not generator.busy:
+                wait([future for _, _, future in waiting], return_when=FIRST_COMPLETED)
+            back = [item for item in waiting if item[2].done()]
+        stats.tool_wait_seconds += time.perf_counter() - started
+        return back
+
+
+def readable(record: dict[str, Any]) -> str:
+    """An episode record as a person would read it."""
+    verdict = "right" if record["correct"] else f"wrong (the answer is {record['reference']})"
+    lines = [f"--- {record['task']} #{record['index']}, step {record['step']}", record["question"].strip(), ""]
+    lines += [segment["text"].strip("\n") for segment in record["segments"] if segment["source"] != "prompt"]
+    return "\n".join([*lines, "", f"answer: {record['answer']}   {verdict}   finish: {record['finish']}"])

@@ -1,0 +1,166 @@
+"""Warm start: supervised fine-tuning on multi-turn trajectories with executed code.
+
+    python sft.py                                            the embedded default: tiny model, scripted teacher
+    torchrun --nproc-per-node 8 sft.py configs/sft-qwen2.5-3b.yaml --data trajectories.jsonl
+    python sft.py --help
+
+A trajectory is a list of segments (prompt, model, observation); see teacher.py. The loss is the negative log-likelihood
+of what the model wrote, summed over the batch and divided by one constant: the number of such tokens in an average
+batch. (A mean per batch over-weights the tokens of batches that happen to hold short replies.)
+
+Differs from the paper: the embedded default learns from a scripted teacher that is wrong on purpose a fifth of the
+time, and mostly guesses in text, so that reinforcement learning has something to choose from. The paper keeps correct
+trajectories of GPT-4o only.
+"""
+
+import dataclasses
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+from tqdm import tqdm
+
+import teacher
+from executor import Executor
+from rollout import encode_trajectory
+from tasks import resolve
+from training import (
+    Policy,
+    Run,
+    UserError,
+    backward,
+    learning_rate_at,
+    parse_arguments,
+    run_main,
+    start_processes,
+    sum_over_ranks,
+)
+
+
+@dataclasses.dataclass
+class SFTArguments:
+    """The defaults are those of the embedded model; configs/ holds those for Qwen2.5."""
+
+    model: str = dataclasses.field(default="assets/tiny", metadata={"help": "folder or hub name to start from"})
+    out: str = dataclasses.field(default="out/sft", metadata={"help": "run folder"})
+    data: str = dataclasses.field(default="", metadata={"help": "trajectories (.jsonl); empty: the scripted teacher"})
+    tasks: str = dataclasses.field(default="embedded", metadata={"help": "what the scripted teacher teaches"})
+    trajectories: int = dataclasses.field(default=3520, metadata={"help": "how many the scripted teacher writes"})
+    epochs: int = dataclasses.field(default=2, metadata={"help": "passes over the data"})
+    batch_size: int = dataclasses.field(default=32, metadata={"help": "trajectories per update, over all ranks"})
+    learning_rate: float = dataclasses.field(default=2e-3, metadata={"help": "peak"})
+    schedule: str = dataclasses.field(default="wsd", metadata={"help": "constant | cosine | wsd (see training.py)"})
+    warmup: int = dataclasses.field(default=30, metadata={"help": "updates of linear warm-up"})
+    weight_decay: float = dataclasses.field(default=0.01, metadata={"help": "on matrices"})
+    max_grad_norm: float = dataclasses.field(default=1.0, metadata={"help": "gradients are clipped to this norm"})
+    micro_batch_tokens: int = dataclasses.field(default=16384, metadata={"help": "tokens per forward pass and rank"})
+    max_length: int = dataclasses.field(default=512, metadata={"help": "longer trajectories are dropped, and counted"})
+    max_observation_tokens: int = dataclasses.field(
+        default=96, metadata={"help": "longer output is cut, as in rollouts"}
+    )
+    prompt_style: str = dataclasses.field(default="", metadata={"help": "see rollout.py; empty: the checkpoint's own"})
+    report_to: str = dataclasses.field(default="", metadata={"help": "tensorboard | wandb"})
+    seed: int = dataclasses.field(default=0, metadata={"help": "of the data order and the scripted teacher"})
+
+
+def load_trajectories(path: str) -> list[list[dict[str, str]]]:
+    """Segments of every trajectory in a .jsonl file; UserError, naming the line, for one that is not as it must be."""
+    if not Path(path).is_file():
+        raise UserError(f"there is no trajectory file {path}")
+    trajectories = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        try:
+            segments = json.loads(line)["segments"]
+            sources = [segment["source"] for segment in segments]
+            whole = all(isinstance(segment["text"], str) for segment in segments)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}, line {number} is not a trajectory: {error!r}") from error
+        if not whole or sources[0] != "prompt" or sources[-1] != "model" or {*sources[1:]} - {"model", "observation"}:
+            raise UserError(f"{path}, line {number}: segments must run prompt, model (, observation, model) ...")
+        trajectories.append(segments)
+    if not trajectories:
+        raise UserError(f"{path} holds no trajectories")
+    return trajectories
+
+
+def train(arguments: SFTArguments) -> Path:
+    """Runs the warm start and returns the checkpoint's folder."""
+    state = start_processes()
+    set_seed(arguments.seed)
+    policy = Policy(arguments.model, arguments.learning_rate, arguments.weight_decay)
+    run = Run(arguments.out, arguments, arguments.report_to)
+    bundle = policy.bundle
+    data = arguments.data
+    if not data:
+        data = str(run.folder / "trajectories.jsonl")
+        if run.main:
+            print(f"writing and running {arguments.trajectories} scripted trajectories", flush=True)
+            with Executor() as executor:
+                found = teacher.scripted(resolve(arguments.tasks), arguments.trajectories, arguments.seed, executor)
+            teacher.write_trajectories(found, Path(data))
+        state.wait_for_everyone()
+
+    style = arguments.prompt_style or bundle.prompt_style
+    documents = [
+        encode_trajectory(bundle.tokenizer, segments, style, bundle.end_id, arguments.max_observation_tokens)
+        for segments in load_trajectories(data)
+    ]
+    limit = min(arguments.max_length, bundle.model.config.max_positions)
+    kept = [document for document in documents if len(document[0]) <= limit]
+    if len(kept) < len(documents) and run.main:
+        print(f"dropped {len(documents) - len(kept)} of {len(documents)} trajectories: longer than {limit} tokens")
+    if len(kept) < arguments.batch_size:
+        raise UserError(f"{len(kept)} trajectories are fewer than one batch of {arguments.batch_size}")
+
+    per_epoch = len(kept) // arguments.batch_size
+    total = per_epoch * arguments.epochs
+    denominator = arguments.batch_size * sum(int(sampled.sum()) for _, sampled in kept) / len(kept)
+    order = random.Random(arguments.seed)
+    started, shuffled = time.perf_counter(), []
+    bar = tqdm(range(total), desc="warm start", unit="update", disable=not run.main, mininterval=1)
+    for step in bar:
+        if step % per_epoch == 0:
+            shuffled = order.sample(kept, len(kept))
+        at = step % per_epoch * arguments.batch_size
+        batch = shuffled[at : at + arguments.batch_size]
+        mine = batch[state.process_index :: state.num_processes]
+        nll = torch.zeros((), device=state.device)
+
+        def loss(_, owner, log_probs, entropy, nll=nll):
+            nll -= log_probs.detach().sum()
+            return -log_probs.sum() / denominator
+
+        backward(policy.model, mine, loss, arguments.micro_batch_tokens)
+        rate = learning_rate_at(step, total, arguments.learning_rate, arguments.warmup, arguments.schedule)
+        grad_norm = policy.step(rate, arguments.max_grad_norm)
+        counts = [float(nll), sum(int(s.sum()) for _, s in mine), sum(len(t) for t, _ in mine)]
+        nll_sum, sampled, tokens = sum_over_ranks(counts)
+        seconds = time.perf_counter() - started
+        metrics = {
+            "loss": nll_sum / sampled,
+            "grad_norm": grad_norm,
+            "learning_rate": rate,
+            "tokens": int(tokens),
+            "sampled_tokens": int(sampled),
+            "seconds": round(seconds, 2),
+        }
+        run.log(step, metrics)
+        bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
+        if run.main and ((step + 1) % max(1, total // 8) == 0 or step + 1 == total):
+            bar.write(f"update {step + 1:4d}/{total}  loss {metrics['loss']:.3f}  grad {grad_norm:.2f}  lr {rate:.1e}")
+    policy.sync()
+    folder = run.save(bundle)
+    if run.main:
+        print(f"warm start done in {time.perf_counter() - started:.0f} s: {folder}")
+    return folder
+
+
+def main(argv: list[str] | None = None) -> None:
+    train(parse_arguments(SFTArguments, argv))
+
+
+if __name__ == "__main__":
+    run_main(main)

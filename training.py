@@ -1,0 +1,357 @@
+"""What sft.py and grpo.py share: arguments, run folders, processes and FSDP, packed batches, log-probs, the optimizer.
+
+Differs from the paper's stack (LLaMA-Factory for SFT, verl for GRPO): torchrun, FSDP2 and this file. Ranks see the same
+loss as one process would: the weight of every token is fixed over the global batch before the first backward pass, so
+micro-batches and ranks only add up.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+import yaml
+from accelerate import PartialState
+from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+from transformers import HfArgumentParser
+
+from checkpoint import Bundle, load_bundle, save_bundle
+from model import Decoder, PackedAttention, packed_positions
+
+ROOT = Path(__file__).resolve().parent
+LOGITS_PER_CHUNK = 2**24  # 64 MB in fp32: how much of [tokens, vocab] exists at any time
+
+Arguments = TypeVar("Arguments")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# arguments and run folders
+
+
+class UserError(Exception):
+    """Something the user can mend; `run_main` prints it as one line."""
+
+
+def parse_arguments(cls: type[Arguments], argv: list[str] | None = None) -> Arguments:
+    """`[config.yaml] [--flag value ...]` -> an instance of the dataclass `cls`; flags override the file."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = HfArgumentParser(cls, description=sys.modules[cls.__module__].__doc__, allow_abbrev=False)
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        path = Path(argv.pop(0))
+        if not path.is_file():
+            raise UserError(f"there is no configuration file {path}")
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except yaml.YAMLError as error:
+            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path} must hold `name: value` lines")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise UserError(f"{path} sets {', '.join(unknown)}, which {Path(sys.argv[0]).name} does not know")
+        # As flags rather than as defaults, so that values of a wrong type are refused in the same way.
+        flags = [[f"--{k}", *map(str, v if isinstance(v, list) else [v])] for k, v in values.items()]
+        argv = [word for flag in flags for word in flag] + argv
+    return parser.parse_args_into_dataclasses(argv)[0]
+
+
+def run_main(main, *errors: type[Exception]) -> None:
+    """Calls `main`; errors that the user can mend end the process with one line instead of a traceback."""
+    try:
+        main()
+    except (UserError, FileNotFoundError, PermissionError, *errors) as error:
+        raise SystemExit(f"{Path(sys.argv[0]).name}: {error}") from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class Run:
+    """A run folder: config.yaml, revision.txt, metrics.jsonl, episodes.jsonl and whatever the script saves there.
+
+    An older run of the same name is moved aside, never overwritten.
+    """
+
+    def __init__(self, folder: str, arguments: Any, report_to: str = ""):
+        self.folder = Path(folder)
+        self.main = PartialState().is_main_process
+        self.tracker = None
+        if not self.main:
+            return
+        if (self.folder / "config.yaml").exists():
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((self.folder / "config.yaml").stat().st_mtime))
+            aside = self.folder.with_name(f"{self.folder.name}-{stamp}")
+            self.folder.rename(aside)
+            print(f"an older run was moved to {aside}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        values = dataclasses.asdict(arguments)
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        (self.folder / "revision.txt").write_text(git_revision() + "\n")
+        if report_to:
+            self.tracker = make_tracker(report_to, self.folder, values)
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        """Appends a line to metrics.jsonl (and to the tracker). What the names mean: docs/metrics.md."""
+        if self.main:
+            self.append("metrics.jsonl", [{"step": step, **values}])
+            if self.tracker is not None:
+                self.tracker.log({k: v for k, v in values.items() if isinstance(v, int | float)}, step=step)
+
+    def append(self, name: str, records: Iterable[dict[str, Any]]) -> None:
+        """Appends records to a .jsonl file of the run folder; main process only."""
+        with (self.folder / name).open("a") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+    def save(self, bundle: Bundle) -> Path:
+        """Saves what generates as `checkpoint` in the run folder; returns its path."""
+        folder = self.folder / "checkpoint"
+        if self.main:
+            save_bundle(bundle, folder)
+        PartialState().wait_for_everyone()
+        return folder
+
+
+def git_revision() -> str:
+    """The commit of this code, with `-dirty` if files differ from it; "unknown" outside a git checkout."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    return "unknown"
+
+
+def make_tracker(name: str, folder: Path, config: dict[str, Any]):
+    """TensorBoard or Weights & Biases, through accelerate."""
+    from accelerate import tracking
+
+    kinds = {"tensorboard": tracking.TensorBoardTracker, "wandb": tracking.WandBTracker}
+    if name not in kinds:
+        raise UserError(f"unknown tracker {name!r}: one of {', '.join(kinds)}")
+    try:
+        tracker = kinds[name](folder.name, **({"logging_dir": folder} if name == "tensorboard" else {}))
+        tracker.start()
+    except ImportError as error:
+        raise UserError(f"{name} is not installed: pip install -e '.[{name}]'") from error
+    tracker.store_init_configuration({k: v for k, v in config.items() if not isinstance(v, list)})
+    return tracker
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# processes
+
+
+def start_processes() -> PartialState:
+    """Joins the process group that torchrun describes (gloo on CPU, nccl on GPUs); alone without torchrun."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def world_size() -> int:
+    return PartialState().num_processes
+
+
+def sum_over_ranks(values: Sequence[float]) -> list[float]:
+    """Element-wise sums over all ranks."""
+    total = torch.tensor(values, dtype=torch.float64, device=PartialState().device)
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total.tolist()
+
+
+def shard(model: Decoder) -> Decoder:
+    """Wraps the model from outside with FSDP2: layer by layer, fp32 master weights, bf16 compute on GPUs.
+
+    One process on a CPU stays as it is. Gradients are summed over ranks, not averaged: the loss carries its global
+    denominator already.
+    """
+    state = PartialState()
+    if state.num_processes == 1 and state.device.type == "cpu":
+        return model
+    dtype = torch.bfloat16 if state.device.type == "cuda" else None
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for module in (*model.layers, model):
+        fully_shard(module, mp_policy=policy)
+        module.set_gradient_divide_factor(1.0)
+        if state.device.type == "cpu":  # gloo has no reduction with a factor
+            module.set_force_sum_reduction_for_comms(True)
+    return model
+
+
+def whole(parameter: Tensor) -> Tensor:
+    """A parameter or its gradient in full: gathered from all ranks if it is sharded (a collective call)."""
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+
+class Policy:
+    """The weights that are trained (`model`) and the model that generates and is saved (`bundle`).
+
+    Alone on a CPU both are one. Elsewhere the trained weights are fp32 and sharded, and the copy that generates is
+    whole, in bf16 on GPUs; `sync` brings it up to date.
+    """
+
+    def __init__(self, name: str, learning_rate: float, weight_decay: float = 0.0):
+        device = PartialState().device
+        self.bundle = load_bundle(name, torch.float32, device)
+        self.model = shard(self.bundle.model).requires_grad_(True)
+        self.sharded = isinstance(self.model.norm.weight, DTensor)
+        if self.sharded:
+            self.bundle = load_bundle(name, torch.bfloat16 if device.type == "cuda" else torch.float32, device)
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        fused = device.type == "cuda" or not self.sharded
+        self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95), fused=fused)
+
+    def step(self, learning_rate: float, max_grad_norm: float) -> float:
+        """Clips the gradients, updates the weights, and returns the norm that the gradients had."""
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_grad_norm)
+        norm = float(whole(norm))
+        if not math.isfinite(norm):
+            raise UserError(f"the gradient norm is {norm}: the update was not made, the last checkpoint is good")
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    @torch.no_grad()
+    def sync(self) -> None:
+        """Copies the trained weights into the storage of the model that generates, one parameter at a time."""
+        if self.sharded:
+            for target, source in zip(self.bundle.model.parameters(), self.model.parameters(), strict=True):
+                target.copy_(whole(source))
+
+
+def learning_rate_at(step: int, total: int, peak: float, warmup: int, schedule: str) -> float:
+    """Linear warm-up, then "constant"; "cosine" to 0; or "wsd": constant, and linear to 0 over the second half
+    (warm-up, stable, decay: Hu et al., 2024). `step` counts from 0."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if schedule == "constant":
+        return peak
+    if schedule == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    if schedule == "wsd":
+        return peak * min(1.0, (total - step) / max(1, total - total // 2))
+    raise UserError(f"unknown learning rate schedule {schedule!r}: constant, cosine or wsd")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# packed batches and log-probs
+
+
+class Packed:
+    """Documents packed one after the other, and the rows whose next token is to be scored.
+
+    `rows`, `targets`, `owner` (int64 [scored]): the row, the token that follows it, and the number of its document.
+    """
+
+    def __init__(self, documents: list[tuple[Tensor, Tensor]], device: torch.device | str = "cpu"):
+        """`documents`: tokens (int64 [n]) and sampled (bool [n]); a first token cannot be scored."""
+        lengths = [len(tokens) for tokens, _ in documents]
+        tokens = torch.cat([tokens for tokens, _ in documents])
+        scored = torch.cat([sampled for _, sampled in documents])
+        owner = torch.repeat_interleave(torch.arange(len(documents)), torch.tensor(lengths))
+        self.positions = packed_positions(lengths)
+        rows = (scored & (self.positions > 0)).nonzero()[:, 0] - 1
+        self.targets, self.owner = tokens[rows + 1].to(device), owner[rows].to(device)
+        self.tokens, self.rows, self.positions = tokens.to(device), rows.to(device), self.positions.to(device)
+        self.attend = PackedAttention(lengths, device)
+
+
+def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of documents in bins of at most `budget` tokens (a longer document has a bin to itself); the longest go
+    first, each into the first bin that has room. Every rank gets the same number of bins, if need be empty ones."""
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        for b, left in enumerate(room):
+            if lengths[i] <= left:
+                bins[b].append(i)
+                room[b] -= lengths[i]
+                break
+        else:
+            bins.append([i])
+            room.append(budget - lengths[i])
+    count = torch.tensor(len(bins), device=PartialState().device)
+    if world_size() > 1:
+        dist.all_reduce(count, dist.ReduceOp.MAX)
+    return bins + [[] for _ in range(int(count) - len(bins))]
+
+
+def score(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Log-probs of `targets` and entropies (both float32 [n]) under softmax(hidden @ weight.T / temperature).
+
+    Never holds the logits of more than a chunk of rows: with 150,000 tokens in the vocabulary, those of a single
+    micro-batch would outweigh the model. The backward pass computes each chunk's again.
+    """
+
+    def chunk(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = F.log_softmax(F.linear(hidden, weight).float() / temperature, -1)
+        with torch.no_grad():
+            entropy = -(log_probs.exp() * log_probs).sum(-1)
+        return log_probs.gather(1, targets[:, None])[:, 0], entropy
+
+    size = max(1, LOGITS_PER_CHUNK // weight.shape[0])
+    if len(targets) <= size:
+        return chunk(hidden, weight, targets)
+    pieces = [
+        checkpoint(chunk, hidden[i : i + size], weight, targets[i : i + size], use_reentrant=False)
+        for i in range(0, len(targets), size)
+    ]
+    log_probs, entropy = zip(*pieces, strict=True)
+    return torch.cat(log_probs), torch.cat(entropy)
+
+
+def score_packed(model: Decoder, packed: Packed, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Log-probs and entropies (float32 [scored]) of the scored tokens of a packed batch."""
+
+    def head(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return score(hidden[packed.rows], weight, packed.targets, temperature)
+
+    return model(packed.tokens, packed.positions, packed.attend, head)
+
+
+Documents = list[tuple[Tensor, Tensor]]
+Loss = Callable[[list[int], Tensor, Tensor, Tensor], Tensor]
+
+
+def backward(model: Decoder, documents: Documents, loss: Loss, budget: int, temperature: float = 1.0) -> None:
+    """Adds the gradients of all documents, in micro-batches of at most `budget` tokens.
+
+    `loss(indices, owner, log_probs, entropy)` -> a scalar: `indices` names the documents of the micro-batch, `owner`
+    (int64 [scored]) says for every scored token which of these it belongs to. The losses of micro-batches and ranks are
+    summed, so the loss must carry the denominator of the global batch.
+    """
+    device = PartialState().device
+    for indices in micro_batches([len(tokens) for tokens, _ in documents], budget):
+        # A rank that has run out of documents takes part in the collective calls of the others, without effect.
+        batch = [documents[i] for i in indices] or [(torch.zeros(2, dtype=torch.int64), torch.tensor([False, True]))]
+        packed = Packed(batch, device)
+        log_probs, entropy = score_packed(model, packed, temperature)
+        (loss(indices, packed.owner, log_probs, entropy) if indices else log_probs.sum() * 0).backward()
+
+
+@torch.no_grad()
+def log_probs_of(model: Decoder, documents: Documents, budget: int, temperature: float = 1.0) -> list[Tensor]:
+    """Log-probs of the scored tokens of each document, without gradients."""
+    device = PartialState().device
+    result: list[Tensor] = [torch.empty(0)] * len(documents)
+    for indices in micro_batches([len(tokens) for tokens, _ in documents], budget):
+        batch = [documents[i] for i in indices] or [(torch.zeros(2, dtype=torch.int64), torch.tensor([False, True]))]
+        packed = Packed(batch, device)
+        log_probs, _ = score_packed(model, packed, temperature)
+        counts = torch.bincount(packed.owner, minlength=len(batch)).tolist()
+        for i, piece in zip(indices, log_probs.split(counts), strict=False):
+            result[i] = piece
+    return result
