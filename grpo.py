@@ -281,7 +281,8 @@ def step_line(step: int, steps: int, m: dict[str, float]) -> str:
     return (
         f"step {step + 1:3d}/{steps}  right {m['accuracy']:.2f}  code {m['code_use']:.2f}  runs {m['code_runs']:.1f}  "
         f"tokens {m['reply_tokens']:3.0f}  live {m['live']:.2f}  entropy {m['entropy']:.2f}  "
-        f"grad {m['grad_norm']:.2f}  clip {m['clip_fraction']:.3f}  rollout {m['seconds/rollout']:.1f} s  update {m['seconds/update']:.1f} s"
+        f"grad {m['grad_norm']:.2f}  clip {m['clip_fraction']:.3f}  "
+        f"rollout {m['seconds/rollout']:.1f} s  update {m['seconds/update']:.1f} s"
     )
 
 

@@ -6,6 +6,8 @@ from transformers import LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from model import Decoder, ModelConfig
 
+torch.set_num_threads(1)  # models this small only wait for each other's threads
+
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "rope_theta": 10_000.0,
@@ -42,6 +44,30 @@ def random_model(config: PretrainedConfig, seed: int = 0) -> Decoder:
         else:
             torch.nn.init.normal_(parameter, std=0.25)
     return model.requires_grad_(False)
+
+
+class ByteTokenizer:
+    """One token per byte, token 0 as the end, and `pieces`: longer tokens that only a script can produce."""
+
+    end = 0
+
+    def __init__(self, pieces: tuple[str, ...] = ()):
+        self.pieces = [bytes([i]) for i in range(256)] + [piece.encode() for piece in pieces]
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, tokens, skip_special_tokens: bool = False) -> str:
+        return b"".join(self.pieces[int(t)] for t in tokens if int(t) != self.end).decode(errors="replace")
+
+    def get_vocab(self) -> dict[str, int]:
+        return {f"{i}:{piece.decode(errors='replace')}": i for i, piece in enumerate(self.pieces)}
+
+    def apply_chat_template(self, messages, tokenize: bool, add_generation_prompt: bool) -> str:
+        return f"Q: {messages[0]['content']}\nA: "
 
 
 @pytest.fixture(scope="session")
