@@ -15,6 +15,7 @@ decoding.
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -94,28 +95,32 @@ def figures(episodes: list[Episode]) -> dict:
     return {"overall": overall, "tasks": tasks}
 
 
-def table(results: dict[str, dict[str, dict]]) -> str:
-    """Accuracy per task and overall: a column per model and decoding. `results`: model -> decoding -> figures."""
-    columns = [(model, decoding) for model in results for decoding in results[model]]
-    width = max(13, *(len(model) + 2 for model in results))
-    head = [f"{'':22}" + "".join(f"{text:>{width}}" for text in line) for line in zip(*columns, strict=True)]
-    names = next(iter(next(iter(results.values())).values()))["tasks"]
+def table(results: dict[str, dict[str, dict]], decoding: str) -> str:
+    """One decoding's accuracy with its 95 % interval per task and overall, and the use of code: a column per model.
+    `results`: model -> decoding -> figures."""
+    chosen = {model: decodings[decoding] for model, decodings in results.items()}
+    width = max(18, *(len(model) + 2 for model in chosen))
 
-    def row(name: str, of) -> str:
-        return f"{name:22}" + "".join(f"{of(results[m][d]):>{width}}" for m, d in columns)
+    def accuracy(summary: dict) -> str:
+        low, high = summary["interval"]
+        return f"{summary['accuracy']:.3f} ({low:.2f}-{high:.2f})"
 
-    def interval(f: dict) -> str:
-        low, high = f["overall"]["interval"]
-        return f"{low:.2f}-{high:.2f}"
+    def row(name: str, cells: Iterable[str]) -> str:
+        return f"{name:24}" + "".join(f"{cell:>{width}}" for cell in cells)
 
-    lines = [row(name, lambda f, name=name: f"{f['tasks'][name]['accuracy']:.2f}") for name in names]
-    overall = [row("accuracy, all tasks", lambda f: f"{f['overall']['accuracy']:.3f}"), row("95 % interval", interval)]
-    code = [
-        row("share using code", lambda f: f"{f['overall']['code_use']:.2f}"),
-        row("code runs per episode", lambda f: f"{f['overall']['code_runs']:.2f}"),
-    ]
-    rule = "-" * len(head[0])
-    return "\n".join([*head, rule, *lines, rule, *overall, *code])
+    names = next(iter(chosen.values()))["tasks"]
+    rule = "-" * (24 + width * len(chosen))
+    return "\n".join(
+        [
+            row(decoding, chosen),
+            rule,
+            *(row(name, (accuracy(f["tasks"][name]) for f in chosen.values())) for name in names),
+            rule,
+            row("all tasks", (accuracy(f["overall"]) for f in chosen.values())),
+            row("answers that used code", (f"{f['overall']['code_use']:.2f}" for f in chosen.values())),
+            row("code runs per answer", (f"{f['overall']['code_runs']:.2f}" for f in chosen.values())),
+        ]
+    )
 
 
 def telling(episodes: list[Episode], count: int) -> list[Episode]:
@@ -141,9 +146,7 @@ def telling(episodes: list[Episode], count: int) -> list[Episode]:
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(EvaluateArguments, argv)
     state = start_processes()
-    models = {Path(name).name if name.count("/") > 1 else name: name for name in arguments.model}
-    if len(models) < len(arguments.model):
-        models = {name: name for name in arguments.model}
+    models = {name.removeprefix("out/").removesuffix("/checkpoint"): name for name in arguments.model}
     if not models:
         models = {label: name for label, name in EMBEDDED_STAGES.items() if Path(name).exists()}
     dtype = torch.bfloat16 if state.device.type == "cuda" else torch.float32
@@ -159,9 +162,10 @@ def main(argv: list[str] | None = None) -> None:
                 records = [episode.record(bundle.tokenizer) for episode in group]
                 run.append("episodes.jsonl", [{"model": label, "decoding": decoding, **r} for r in records])
     (run.folder / "evaluation.json").write_text(json.dumps({"models": models, "results": results}, indent=1) + "\n")
-    print(table(results))
-    count = next(iter(next(iter(results.values())).values()))["overall"]["problems"]
-    print(f"\n{count} held-out problems ({arguments.split}); everything is in {run.folder}\n")
+    for decoding in episodes:
+        print(table(results, decoding), end="\n\n")
+    count = results[label][decoding]["overall"]["problems"]
+    print(f"{count} held-out problems ({arguments.split}); everything is in {run.folder}\n")
     for episode in telling(episodes["sampled"], arguments.show):
         print(readable(episode.record(bundle.tokenizer)), end="\n\n")
 

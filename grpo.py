@@ -2,7 +2,7 @@
 group.
 
     python grpo.py                                           the embedded default, from sft.py's checkpoint
-    torchrun --nproc-per-node 8 grpo.py configs/grpo-qwen2.5-3b.yaml
+    torchrun --nproc-per-node 8 grpo.py runs/grpo-qwen2.5-3b.yaml
     python grpo.py --help
 
 A step: draw problems; sample `group_size` episodes of each (rollout.py); advantages within each group; one or several
@@ -46,7 +46,7 @@ WARM_START = "out/sft/checkpoint"
 
 @dataclasses.dataclass
 class GRPOArguments(RolloutArguments):
-    """The defaults are those of the embedded model; configs/ holds those for Qwen2.5."""
+    """The defaults are those of the embedded model; runs/ holds those for Qwen2.5."""
 
     model: str = dataclasses.field(default=WARM_START, metadata={"help": "folder or hub name to start from"})
     out: str = dataclasses.field(default="out/grpo", metadata={"help": "run folder"})

@@ -1,7 +1,7 @@
 """Warm start: supervised fine-tuning on multi-turn trajectories with executed code.
 
     python sft.py                                            the embedded default: tiny model, scripted teacher
-    torchrun --nproc-per-node 8 sft.py configs/sft-qwen2.5-3b.yaml --data trajectories.jsonl
+    torchrun --nproc-per-node 8 sft.py runs/sft-qwen2.5-3b.yaml --data trajectories.jsonl
     python sft.py --help
 
 A trajectory is a list of segments (prompt, model, observation); see teacher.py. The loss is the negative log-likelihood
@@ -42,7 +42,7 @@ from training import (
 
 @dataclasses.dataclass
 class SFTArguments:
-    """The defaults are those of the embedded model; configs/ holds those for Qwen2.5."""
+    """The defaults are those of the embedded model; runs/ holds those for Qwen2.5."""
 
     model: str = dataclasses.field(default="assets/tiny", metadata={"help": "folder or hub name to start from"})
     out: str = dataclasses.field(default="out/sft", metadata={"help": "run folder"})
