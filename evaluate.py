@@ -2,7 +2,7 @@
 
     python evaluate.py                                       base, warm start and GRPO of the embedded default
     python evaluate.py --model out/grpo/checkpoint --tasks gcd,lcm --problems_per_task 100
-    python evaluate.py --model Qwen/Qwen2.5-3B-Instruct --max_reply_tokens 2048
+    python evaluate.py --model Qwen/Qwen2.5-3B-Instruct --max_reply_tokens 2048 --no_deterministic
 
 Every checkpoint answers the same problems, which no training split contains. Accuracy is correctness alone, the mean
 of each task and then over tasks; intervals are Wilson's (1927), 95 %, over problems. Everything is stored in the run
@@ -24,7 +24,7 @@ from checkpoint import load_bundle
 from executor import Executor
 from rollout import Episode, Rollout, RolloutArguments, readable
 from tasks import problems, resolve
-from training import Run, UserError, parse_arguments, run_main, start_processes
+from training import Run, UserError, parse_arguments, run_main, start_processes, user_input
 
 EMBEDDED_STAGES = {"base": "assets/tiny", "warm start": "out/sft/checkpoint", "GRPO": "out/grpo/checkpoint"}
 
@@ -70,7 +70,9 @@ def summarise(episodes: list[Episode]) -> dict[str, float | int | list[float]]:
 
 def evaluate(rollout: Rollout, arguments: EvaluateArguments, label: str) -> dict[str, list[Episode]]:
     """Episodes of one model by decoding: "sampled" and "greedy"."""
-    drawn = [p for t in resolve(arguments.tasks) for p in problems(t, arguments.split, arguments.problems_per_task)]
+    with user_input():
+        names = resolve(arguments.tasks)
+        drawn = [p for name in names for p in problems(name, arguments.split, arguments.problems_per_task)]
     sampled, _ = rollout(drawn, arguments.samples, arguments.temperature, progress=f"{label}, sampled")
     greedy, _ = rollout(drawn, 1, 0.0, progress=f"{label}, greedy")
     for episodes in (sampled, greedy):
@@ -146,17 +148,22 @@ def telling(episodes: list[Episode], count: int) -> list[Episode]:
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(EvaluateArguments, argv)
     state = start_processes()
+    if state.num_processes > 1:
+        raise UserError("evaluation runs in one process: start it with python")
     models = {name.removeprefix("out/").removesuffix("/checkpoint"): name for name in arguments.model}
     if not models:
         models = {label: name for label, name in EMBEDDED_STAGES.items() if Path(name).exists()}
     dtype = torch.bfloat16 if state.device.type == "cuda" else torch.float32
-    bundles = {label: load_bundle(name, dtype, state.device) for label, name in models.items()}
+    with user_input():
+        bundles = {label: load_bundle(name, dtype, state.device) for label, name in models.items()}
     run = Run(arguments.out, arguments)
     results: dict[str, dict[str, dict]] = {}
     episodes: dict[str, list[Episode]] = {}
     with Executor(timeout=arguments.code_timeout) as executor:
         for label, bundle in bundles.items():
-            episodes = evaluate(Rollout(bundle, executor, arguments, arguments.seed), arguments, label)
+            with user_input():
+                rollout = Rollout(bundle, executor, arguments, arguments.seed)
+            episodes = evaluate(rollout, arguments, label)
             results[label] = {decoding: figures(group) for decoding, group in episodes.items()}
             for decoding, group in episodes.items():
                 records = [episode.record(bundle.tokenizer) for episode in group]
@@ -171,4 +178,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main, ValueError)
+    run_main(main)

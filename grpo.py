@@ -39,6 +39,7 @@ from training import (
     run_main,
     start_processes,
     sum_over_ranks,
+    user_input,
 )
 
 WARM_START = "out/sft/checkpoint"
@@ -220,22 +221,25 @@ def train(arguments: GRPOArguments) -> Path:
     state = start_processes()
     if arguments.prompts_per_step % state.num_processes:
         raise UserError(f"--prompts_per_step must be a multiple of the {state.num_processes} processes")
+    with user_input():
+        pool = [p for name in resolve(arguments.tasks) for p in problems(name, "rl", arguments.problems_per_task)]
+    if len(pool) < arguments.prompts_per_step:
+        raise UserError(f"{len(pool)} problems are fewer than --prompts_per_step {arguments.prompts_per_step}")
     if arguments.model == WARM_START and not Path(WARM_START).exists():
         if state.is_main_process:
             print(f"{WARM_START} is not there: running the warm start first", flush=True)
         sft.train(sft.SFTArguments())
     set_seed(arguments.seed)
-    policy = Policy(arguments.model, arguments.learning_rate)
-    reference = load_bundle(arguments.model, device=state.device).model if arguments.kl > 0 else None
-    pool = [p for name in resolve(arguments.tasks) for p in problems(name, "rl", arguments.problems_per_task)]
-    if len(pool) < arguments.prompts_per_step:
-        raise UserError(f"{len(pool)} problems are fewer than --prompts_per_step {arguments.prompts_per_step}")
+    with user_input():
+        policy = Policy(arguments.model, arguments.learning_rate)
+        reference = load_bundle(arguments.model, device=state.device).model if arguments.kl > 0 else None
     run = Run(arguments.out, arguments, arguments.report_to)
     draw, bag = random.Random(arguments.seed), []
     share = arguments.prompts_per_step // state.num_processes
     began = time.perf_counter()
     with Executor(timeout=arguments.code_timeout) as executor:
-        rollout = Rollout(policy.bundle, executor, arguments, arguments.seed)
+        with user_input():
+            rollout = Rollout(policy.bundle, executor, arguments, arguments.seed)
         for step in range(arguments.steps):
             started = time.perf_counter()
             if len(bag) < arguments.prompts_per_step:  # every problem once before any comes again

@@ -64,7 +64,7 @@ class RolloutArguments:
     )
     code_timeout: float = dataclasses.field(default=5.0, metadata={"help": "seconds a program may run"})
     deterministic: bool = dataclasses.field(
-        default=False, metadata={"help": "the same seed gives the same bits: observations rejoin at fixed steps"}
+        default=True, metadata={"help": "the same seed gives the same bits: observations rejoin at fixed steps"}
     )
 
 

@@ -37,6 +37,7 @@ from training import (
     run_main,
     start_processes,
     sum_over_ranks,
+    user_input,
 )
 
 
@@ -71,11 +72,13 @@ def load_trajectories(path: str) -> list[list[dict[str, str]]]:
     if not Path(path).is_file():
         raise UserError(f"there is no trajectory file {path}")
     trajectories = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+    with Path(path).open(encoding="utf-8") as file:
+        lines = list(file)  # not splitlines(): it also cuts at U+2028 and the like, which JSON holds as they are
+    for number, line in enumerate(lines, 1):
         try:
             segments = json.loads(line)["segments"]
             sources = [segment["source"] for segment in segments]
-            whole = all(isinstance(segment["text"], str) for segment in segments)
+            whole = bool(segments) and all(isinstance(segment["text"], str) for segment in segments)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}, line {number} is not a trajectory: {error!r}") from error
         if not whole or sources[0] != "prompt" or sources[-1] != "model" or {*sources[1:]} - {"model", "observation"}:
@@ -90,7 +93,9 @@ def train(arguments: SFTArguments) -> Path:
     """Runs the warm start and returns the checkpoint's folder."""
     state = start_processes()
     set_seed(arguments.seed)
-    policy = Policy(arguments.model, arguments.learning_rate, arguments.weight_decay)
+    with user_input():
+        names = resolve(arguments.tasks)
+        policy = Policy(arguments.model, arguments.learning_rate, arguments.weight_decay)
     run = Run(arguments.out, arguments, arguments.report_to)
     bundle = policy.bundle
     data = arguments.data
@@ -99,7 +104,7 @@ def train(arguments: SFTArguments) -> Path:
         if run.main:
             print(f"writing and running {arguments.trajectories} scripted trajectories", flush=True)
             with Executor() as executor:
-                found = teacher.scripted(resolve(arguments.tasks), arguments.trajectories, arguments.seed, executor)
+                found = teacher.scripted(names, arguments.trajectories, arguments.seed, executor)
             teacher.write_trajectories(found, Path(data))
         state.wait_for_everyone()
 

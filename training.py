@@ -12,7 +12,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +44,16 @@ class UserError(Exception):
     """Something the user can mend; `run_main` prints it as one line."""
 
 
+@contextlib.contextmanager
+def user_input() -> Iterator[None]:
+    """Around what is done with names and paths that the user gave: there a ValueError is theirs to mend. Elsewhere it
+    is a bug, and keeps its traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(str(error)) from error
+
+
 def parse_arguments(cls: type[Arguments], argv: list[str] | None = None) -> Arguments:
     """`[config.yaml] [--flag value ...]` -> an instance of the dataclass `cls`; flags override the file."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -61,17 +71,21 @@ def parse_arguments(cls: type[Arguments], argv: list[str] | None = None) -> Argu
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise UserError(f"{path} sets {', '.join(unknown)}, which {Path(sys.argv[0]).name} does not know")
+        values = {k: v for k, v in values.items() if v not in (None, [])}  # argparse knows no flag without a value
         # As flags rather than as defaults, so that values of a wrong type are refused in the same way.
         flags = [[f"--{k}", *map(str, v if isinstance(v, list) else [v])] for k, v in values.items()]
         argv = [word for flag in flags for word in flag] + argv
-    return parser.parse_args_into_dataclasses(argv)[0]
+    arguments, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
+    return arguments
 
 
-def run_main(main, *errors: type[Exception]) -> None:
+def run_main(main: Callable[[], None]) -> None:
     """Calls `main`; errors that the user can mend end the process with one line instead of a traceback."""
     try:
         main()
-    except (UserError, FileNotFoundError, PermissionError, *errors) as error:
+    except (UserError, PermissionError) as error:
         raise SystemExit(f"{Path(sys.argv[0]).name}: {error}") from error
     finally:
         if dist.is_initialized():
@@ -93,6 +107,8 @@ class Run:
         if (self.folder / "config.yaml").exists():
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((self.folder / "config.yaml").stat().st_mtime))
             aside = self.folder.with_name(f"{self.folder.name}-{stamp}")
+            while aside.exists():  # several runs began within the same second
+                aside = aside.with_name(aside.name + "+")
             self.folder.rename(aside)
             print(f"an older run was moved to {aside}")
         self.folder.mkdir(parents=True, exist_ok=True)

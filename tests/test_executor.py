@@ -29,7 +29,7 @@ def executor():
 @pytest.fixture(scope="module")
 def hasty():
     """An executor for programs that are meant to run into the limit."""
-    with Executor(workers=8, timeout=1.5) as shared:
+    with Executor(workers=8, timeout=1.0) as shared:
         yield shared
 
 
@@ -248,15 +248,15 @@ def test_timeout(hasty):
 
 def test_time_limit_starts_with_the_child():
     """A limit that starts at submission times out whatever waits behind slow programs in the queue."""
-    with Executor(workers=1, timeout=2.0) as executor:
-        results = executor.map(["import time; time.sleep(0.6)"] * 5)
+    with Executor(workers=1, timeout=1.5) as executor:
+        results = executor.map(["import time; time.sleep(0.5)"] * 5)
     assert [result.status for result in results] == ["ok"] * 5
     assert results[4].queue_s > executor.timeout > results[4].wall_s
 
 
 def test_slow_neighbour_times_out_alone():
     """One shared deadline for a batch would take the innocent along."""
-    with Executor(workers=2, timeout=2.5) as executor:
+    with Executor(workers=2, timeout=1.5) as executor:
         results = executor.map(["while True: pass", *["print(1)"] * 20])
     assert [result.status for result in results] == ["timeout"] + ["ok"] * 20
 
@@ -411,7 +411,7 @@ def test_killed_zygote_is_replaced():
     """Programs that were running in it run again; those that wait in the queue notice nothing."""
     before = zygotes()
     with Executor(workers=2, timeout=60.0) as executor:
-        futures = [executor.submit(f"import time\ntime.sleep(1)\nprint({index})") for index in range(4)]
+        futures = [executor.submit(f"import time\ntime.sleep(0.4)\nprint({index})") for index in range(4)]
         assert wait_until(lambda: any(descendants(pid) for pid in zygotes() - before))
         for pid in zygotes() - before:
             os.kill(pid, signal.SIGKILL)
