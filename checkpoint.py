@@ -100,3 +100,5 @@ def write_model(model: Decoder, config: PretrainedConfig, folder: Path) -> None:
     config.dtype = model.embed_tokens.weight.dtype
     config.save_pretrained(folder)
     save_torch_state_dict(hf_state_dict(model), folder)
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o644)  # written for the owner alone, but a server may run as somebody else

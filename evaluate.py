@@ -23,6 +23,7 @@ import torch
 from checkpoint import load_bundle
 from executor import Executor
 from rollout import Episode, Rollout, RolloutArguments, readable
+from suites.base import Problem
 from tasks import problems, resolve
 from training import Run, UserError, parse_arguments, run_main, start_processes, user_input
 
@@ -42,6 +43,9 @@ class EvaluateArguments(RolloutArguments):
     temperature: float = dataclasses.field(default=1.0, metadata={"help": "of the sampled replies"})
     show: int = dataclasses.field(default=3, metadata={"help": "episodes of the last model to print"})
     seed: int = dataclasses.field(default=0, metadata={"help": "of the sampled replies"})
+
+
+Decodings = dict[str, list[Episode]]
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:
@@ -68,16 +72,12 @@ def summarise(episodes: list[Episode]) -> dict[str, float | int | list[float]]:
     }
 
 
-def evaluate(rollout: Rollout, arguments: EvaluateArguments, label: str) -> dict[str, list[Episode]]:
+def evaluate(rollout: Rollout, drawn: list[Problem], arguments: EvaluateArguments, label: str) -> Decodings:
     """Episodes of one model by decoding: "sampled" and "greedy"."""
-    with user_input():
-        names = resolve(arguments.tasks)
-        drawn = [p for name in names for p in problems(name, arguments.split, arguments.problems_per_task)]
     sampled, _ = rollout(drawn, arguments.samples, arguments.temperature, progress=f"{label}, sampled")
     greedy, _ = rollout(drawn, 1, 0.0, progress=f"{label}, greedy")
-    for episodes in (sampled, greedy):
-        if all(episode.finish == "prompt_too_long" for episode in episodes):
-            raise UserError(f"no prompt fits the context of {label}: nothing can be evaluated")
+    if all(episode.finish == "prompt_too_long" for episode in greedy):
+        raise UserError(f"no prompt fits the context of {label}: nothing can be evaluated")
     return {"sampled": sampled, "greedy": greedy}
 
 
@@ -126,22 +126,21 @@ def table(results: dict[str, dict[str, dict]], decoding: str) -> str:
 
 
 def telling(episodes: list[Episode], count: int) -> list[Episode]:
-    """A few episodes worth reading: one that repaired a program, then right ones with code and one that went wrong,
-    each of another task."""
-    kinds = [
-        [e for e in episodes if e.correct and e.code_runs > 1],
-        [e for e in episodes if e.correct and e.code_runs == 1],
-        [e for e in episodes if not e.correct and e.code_runs],
-        episodes,
+    """A few episodes worth reading, of different tasks where there are any: one that repaired a program, one that was
+    right at once, one that went wrong in spite of its code."""
+    wanted = [
+        lambda e: e.correct and e.code_runs > 1,
+        lambda e: e.correct and e.code_runs == 1,
+        lambda e: not e.correct and e.code_runs,
     ]
-    chosen: list[Episode] = []
-    while len(chosen) < min(count, len(episodes)):
-        kind = kinds[min(len(chosen), len(kinds) - 1)] or episodes
-        seen = {e.problem.task for e in chosen}
-        fresh = [e for e in kind if e not in chosen and e.problem.task not in seen] or [
-            e for e in episodes if not any(e is c for c in chosen)
-        ]
-        chosen.append(fresh[0])
+    left, chosen = list(episodes), []
+    while left and len(chosen) < count:
+        fits = wanted[len(chosen)] if len(chosen) < len(wanted) else lambda e: True
+        shown = {e.problem.task for e in chosen}
+        # The first of the best: False sorts before True.
+        best = min(left, key=lambda e: (not fits(e), e.problem.task in shown))
+        left = [e for e in left if e is not best]
+        chosen.append(best)
     return chosen
 
 
@@ -150,20 +149,28 @@ def main(argv: list[str] | None = None) -> None:
     state = start_processes()
     if state.num_processes > 1:
         raise UserError("evaluation runs in one process: start it with python")
+    if arguments.samples < 1 or arguments.problems_per_task < 1:
+        raise UserError("--samples and --problems_per_task must be at least 1")
     models = {name.removeprefix("out/").removesuffix("/checkpoint"): name for name in arguments.model}
+    if len(models) < len(arguments.model):
+        models = {name: name for name in arguments.model}
     if not models:
         models = {label: name for label, name in EMBEDDED_STAGES.items() if Path(name).exists()}
+    if not models:
+        raise UserError("no --model given, and none of the embedded default's stages is here: python sft.py makes one")
     dtype = torch.bfloat16 if state.device.type == "cuda" else torch.float32
     with user_input():
+        names = resolve(arguments.tasks)
+        drawn = [p for name in names for p in problems(name, arguments.split, arguments.problems_per_task)]
         bundles = {label: load_bundle(name, dtype, state.device) for label, name in models.items()}
     run = Run(arguments.out, arguments)
     results: dict[str, dict[str, dict]] = {}
-    episodes: dict[str, list[Episode]] = {}
+    episodes: Decodings = {}
     with Executor(timeout=arguments.code_timeout) as executor:
         for label, bundle in bundles.items():
             with user_input():
                 rollout = Rollout(bundle, executor, arguments, arguments.seed)
-            episodes = evaluate(rollout, arguments, label)
+            episodes = evaluate(rollout, drawn, arguments, label)
             results[label] = {decoding: figures(group) for decoding, group in episodes.items()}
             for decoding, group in episodes.items():
                 records = [episode.record(bundle.tokenizer) for episode in group]

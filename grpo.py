@@ -43,6 +43,7 @@ from training import (
 )
 
 WARM_START = "out/sft/checkpoint"
+AGGREGATIONS = ("token", "sequence")
 
 
 @dataclasses.dataclass
@@ -115,9 +116,7 @@ def token_weights(counts: list[int], aggregation: str) -> list[float]:
     tokens, episodes = sum_over_ranks([sum(counts), len(counts)])
     if aggregation == "token":
         return [1 / tokens] * len(counts)
-    if aggregation == "sequence":
-        return [1 / (episodes * count) for count in counts]
-    raise UserError(f"unknown aggregation {aggregation!r}: token or sequence")
+    return [1 / (episodes * count) for count in counts]
 
 
 def policy_loss(
@@ -218,6 +217,11 @@ def train(arguments: GRPOArguments) -> Path:
     """Runs GRPO and returns the checkpoint's folder."""
     if arguments.group_size < 2:
         raise UserError("--group_size must be at least 2: an advantage compares an episode with its group")
+    if arguments.temperature <= 0:
+        raise UserError("--temperature must be positive: training samples the full distribution")
+    if arguments.aggregation not in AGGREGATIONS:
+        raise UserError(f"unknown aggregation {arguments.aggregation!r}: {' or '.join(AGGREGATIONS)}")
+    learning_rate_at(arguments.warmup, 1, 1.0, arguments.warmup, arguments.schedule)  # refuses unknown schedules
     state = start_processes()
     if arguments.prompts_per_step % state.num_processes:
         raise UserError(f"--prompts_per_step must be a multiple of the {state.num_processes} processes")

@@ -28,6 +28,7 @@ from executor import Executor
 from rollout import encode_trajectory
 from tasks import resolve
 from training import (
+    Documents,
     Policy,
     Run,
     UserError,
@@ -96,29 +97,35 @@ def train(arguments: SFTArguments) -> Path:
     with user_input():
         names = resolve(arguments.tasks)
         policy = Policy(arguments.model, arguments.learning_rate, arguments.weight_decay)
-    run = Run(arguments.out, arguments, arguments.report_to)
     bundle = policy.bundle
-    data = arguments.data
-    if not data:
-        data = str(run.folder / "trajectories.jsonl")
+    style = arguments.prompt_style or bundle.prompt_style
+    limit = min(arguments.max_length, bundle.model.config.max_positions)
+
+    def encode(path: str) -> Documents:
+        documents = [
+            encode_trajectory(bundle.tokenizer, segments, style, bundle.end_id, arguments.max_observation_tokens)
+            for segments in load_trajectories(path)
+        ]
+        kept = [document for document in documents if len(document[0]) <= limit]
+        if len(kept) < len(documents) and state.is_main_process:
+            print(f"dropped {len(documents) - len(kept)} of {len(documents)} trajectories: longer than {limit} tokens")
+        if len(kept) < arguments.batch_size:
+            raise UserError(f"{len(kept)} trajectories are fewer than one batch of {arguments.batch_size}")
+        return kept
+
+    # Bad data must be found before an older run is moved aside, and may itself lie in that run's folder.
+    kept = encode(arguments.data) if arguments.data else []
+    run = Run(arguments.out, arguments, arguments.report_to)
+    if not kept:
+        path = run.folder / "trajectories.jsonl"
         if run.main:
             print(f"writing and running {arguments.trajectories} scripted trajectories", flush=True)
             with Executor() as executor:
-                found = teacher.scripted(names, arguments.trajectories, arguments.seed, executor)
-            teacher.write_trajectories(found, Path(data))
+                teacher.write_trajectories(
+                    teacher.scripted(names, arguments.trajectories, arguments.seed, executor), path
+                )
         state.wait_for_everyone()
-
-    style = arguments.prompt_style or bundle.prompt_style
-    documents = [
-        encode_trajectory(bundle.tokenizer, segments, style, bundle.end_id, arguments.max_observation_tokens)
-        for segments in load_trajectories(data)
-    ]
-    limit = min(arguments.max_length, bundle.model.config.max_positions)
-    kept = [document for document in documents if len(document[0]) <= limit]
-    if len(kept) < len(documents) and run.main:
-        print(f"dropped {len(documents) - len(kept)} of {len(documents)} trajectories: longer than {limit} tokens")
-    if len(kept) < arguments.batch_size:
-        raise UserError(f"{len(kept)} trajectories are fewer than one batch of {arguments.batch_size}")
+        kept = encode(str(path))
 
     per_epoch = len(kept) // arguments.batch_size
     total = per_epoch * arguments.epochs

@@ -233,7 +233,9 @@ class Policy:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_grad_norm)
         norm = float(whole(norm))
         if not math.isfinite(norm):
-            raise UserError(f"the gradient norm is {norm}: the update was not made, the last checkpoint is good")
+            raise UserError(
+                f"the gradient norm is {norm}: stopped before the update that would have spoilt the weights"
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()

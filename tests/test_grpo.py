@@ -1,0 +1,477 @@
+"""GRPO: advantages, weights and loss against loops over tokens; updates against gradients by hand; whole runs."""
+
+import dataclasses
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import PartialState
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from test_training import assert_same, gradients, naive_score, random_bundle
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+import grpo
+import sft
+import tasks
+from checkpoint import load_bundle, save_bundle
+from executor import Executor
+from grpo import GRPOArguments, group_advantages, policy_loss, token_weights, update
+from rollout import Episode, Rollout, RolloutArguments, Turn
+from suites.base import Problem, Task
+from tasks import problems
+from teacher import write_trajectories
+from training import ROOT, Policy, UserError, log_probs_of
+
+TINY = str(ROOT / "assets/tiny")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_cpu():
+    PartialState(cpu=True)  # the first call decides, also where there is a GPU
+
+
+def episode(number: int, group: int = 0, correct: bool = False, **more) -> Episode:
+    """An episode made by hand: a prompt, what the model wrote, an observation, what it wrote then."""
+    g = torch.Generator().manual_seed(number)
+    n = 14 + 3 * (number % 5)
+    sampled = torch.arange(n) >= 4
+    sampled[8:11] = False
+    values = {
+        "tokens": torch.randint(3, 1024, (n,), generator=g),
+        "sampled": sampled,
+        "logprobs": torch.zeros(n),
+        "turns": [Turn(4, 8), Turn(11, n)],
+        "finish": "answer",
+        "answer": "1",
+        "reward": float(correct),
+    }
+    problem = Problem("coin", group, f"Toss coin {group}.", "1")
+    return Episode(id=number, group=group, step=0, problem=problem, correct=correct, **(values | more))
+
+
+def advantages(episodes: list[Episode]) -> list[float]:
+    return [round(e.advantage, 4) for e in episodes]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# advantages
+
+
+def test_advantages_by_hand():
+    """The standard deviation is the unbiased one; groups are taken by number, not by place in the list."""
+    mixed = [episode(0, 0, True), episode(1, 1, True), episode(2, 0), episode(3, 0), episode(4, 1), episode(5, 0)]
+    assert group_advantages(mixed) == [mixed[i] for i in (0, 2, 3, 5, 1, 4)]
+    # group 0: rewards 1 0 0 0, mean 1/4, std 1/2; group 1: rewards 1 0, mean 1/2, std 1/sqrt 2
+    assert advantages(mixed) == [1.5, 0.7071, -0.5, -0.5, -0.7071, -0.5]
+
+
+def test_flat_groups_are_dropped():
+    """A group that is all right or all wrong says nothing, but would enter the denominator."""
+    flat = [episode(0, 0, True), episode(1, 0, True), episode(2, 1), episode(3, 1)]
+    for e in flat:
+        e.advantage = 9.0  # left over from another computation
+    assert group_advantages(flat) == [] and advantages(flat) == [0] * 4
+
+
+def test_groups_are_filtered_by_outcome_not_by_reward():
+    """With a reward beyond right and wrong, a group of wrong answers has a variance, and normalising would blow a
+    difference of a hundredth up to full size."""
+    wrong = [episode(0, 0, reward=0.0), episode(1, 0, reward=0.01), episode(2, 0, reward=0.02)]
+    assert group_advantages(wrong) == [] and advantages(wrong) == [0, 0, 0]
+    mixed = [episode(0, 0, True, reward=1.5), episode(1, 0, True, reward=1.0), episode(2, 0, reward=0.5)]
+    assert group_advantages(mixed) == mixed and advantages(mixed) == [1, 0, -1]
+
+
+@pytest.mark.parametrize("finish", ["sandbox_error", "prompt_too_long"])
+def test_what_the_sandbox_failed_leaves_the_statistics(finish):
+    """Counted as wrong, an episode is punished for what it did not do, and lifts the others of its group."""
+    group = [episode(0, 0, True), episode(1, 0, finish=finish), episode(2, 0)]
+    assert group_advantages(group) == [group[0], group[2]]
+    assert advantages(group) == [0.7071, 0, -0.7071]
+    alone = [episode(0, 0, True), episode(1, 0, finish=finish), episode(2, 0, finish=finish)]
+    assert group_advantages(alone) == [] and advantages(alone) == [0, 0, 0]
+    assert group_advantages([]) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.booleans()), max_size=24))
+def test_advantages_are_centred_and_only_where_outcomes_differ(drawn):
+    """Whatever the groups: the mean of a live group is 0, right answers stand above wrong ones, the rest is 0."""
+    problem, nothing = Problem("coin", 0, "", ""), torch.zeros(1)
+    episodes = [
+        Episode(
+            i, group, 0, problem, nothing, nothing.bool(), nothing, [], "sandbox_error" if failed else "answer", "1",
+            correct, float(correct),
+        )
+        for i, (group, correct, failed) in enumerate(drawn)
+    ]  # fmt: skip
+    live = group_advantages(episodes)
+    for group in range(5):
+        counted = [e for e in episodes if e.group == group and e.finish == "answer"]
+        mine = [e for e in live if e.group == group]
+        assert mine == (counted if len({e.correct for e in counted}) == 2 else [])
+        assert sum(e.advantage for e in mine) == pytest.approx(0, abs=1e-5)
+        assert all((e.advantage > 0) == e.correct for e in mine)
+    assert all((e.advantage != 0) == any(e is m for m in live) for e in episodes)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# weights and loss
+
+
+def test_token_weights():
+    """The two readings of "mean": over all tokens, or over each episode's and then over episodes. Weights that do not
+    sum to 1 are a learning rate that moves with the length of replies."""
+    counts = [2, 8, 10]
+    assert token_weights(counts, "token") == pytest.approx([1 / 20] * 3)
+    assert token_weights(counts, "sequence") == pytest.approx([1 / 6, 1 / 24, 1 / 30])
+    for aggregation in ("token", "sequence"):
+        total = sum(n * w for n, w in zip(counts, token_weights(counts, aggregation), strict=True))
+        assert total == pytest.approx(1)
+
+
+def loss_by_hand(log_prob, old, advantage, low, high, reference=None, kl=0.0) -> tuple[float, float, float, float]:
+    """Loss, its derivative by the log-prob, whether the clip holds, and the KL estimate, of one token."""
+    ratio = math.exp(log_prob - old)
+    held = (advantage > 0 and ratio > 1 + high) or (advantage < 0 and ratio < 1 - low)
+    bounded = 1 + high if ratio > 1 + high else 1 - low
+    loss = -(bounded if held else ratio) * advantage
+    slope = 0.0 if held else -ratio * advantage
+    k3 = 0.0
+    if reference is not None:
+        k3 = math.exp(reference - log_prob) - (reference - log_prob) - 1
+        loss += kl * k3
+        slope += kl * (1 - math.exp(reference - log_prob))
+    return loss, slope, float(held), k3
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.3])
+def test_policy_loss_token_by_token(kl):
+    """A clip on the wrong side, bounds exchanged, a maximum for the minimum, or KL the wrong way round: each trains,
+    only worse. Values and gradients, with both bounds active for both signs of the advantage."""
+    g = torch.Generator().manual_seed(0)
+    old, reference = -3 * torch.rand(400, generator=g), -3 * torch.rand(400, generator=g)
+    log_probs = (old + 0.4 * torch.randn(400, generator=g)).requires_grad_()
+    signal = torch.randn(400, generator=g)
+    anchor = reference if kl else None
+    loss, measured = policy_loss(log_probs, old, signal, 0.2, 0.28, anchor, kl)
+    loss.sum().backward()
+    rows = zip(log_probs.tolist(), old.tolist(), signal.tolist(), reference.tolist(), strict=True)
+    by_hand = [loss_by_hand(lp, o, a, 0.2, 0.28, r if kl else None, kl) for lp, o, a, r in rows]
+    values, slopes, held, k3 = torch.tensor(by_hand).T
+    torch.testing.assert_close(loss, values, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(log_probs.grad, slopes, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(measured["clip_fraction"], held)
+    assert not measured["clip_fraction"].requires_grad
+    assert ("kl" in measured) == (kl > 0)
+    if kl:
+        torch.testing.assert_close(measured["kl"], k3, atol=1e-5, rtol=1e-4)
+        assert (measured["kl"] >= 0).all() and not measured["kl"].requires_grad
+    ratio = (log_probs - old).exp()
+    for sign in (1, -1):  # all four corners were there
+        assert (held[(signal * sign > 0) & (ratio > 1.28)] == (sign > 0)).all()
+        assert (held[(signal * sign > 0) & (ratio < 0.8)] == (sign < 0)).all()
+        assert ((signal * sign > 0) & (ratio > 1.28)).sum() > 5 < ((signal * sign > 0) & (ratio < 0.8)).sum()
+
+
+def test_absurd_log_ratios_stay_finite():
+    """exp of a log-ratio of 100 is inf, and inf * 0 in the backward pass is nan for the whole model."""
+    log_probs = torch.tensor([0.0, -500.0, -0.1, -300.0], requires_grad=True)
+    old, anchor = torch.tensor([-500.0, 0.0, -300.0, -0.1]), torch.tensor([-400.0, 0.0, -0.1, -0.2])
+    for signal in (torch.ones(4), -torch.ones(4)):
+        loss, measured = policy_loss(log_probs, old, signal, 0.2, 0.28, anchor, 0.1)
+        (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
+        assert all(torch.isfinite(x).all() for x in (loss, gradient, *measured.values()))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# updates
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "random"
+    save_bundle(random_bundle(), folder)
+    return str(folder)
+
+
+def signal(count: int = 6) -> list[Episode]:
+    """Episodes of every length with advantages of both signs and several sizes."""
+    return [episode(i, advantage=(-1) ** i * (0.5 + 0.25 * i)) for i in range(count)]
+
+
+def capture(policy: Policy, monkeypatch) -> list[dict[str, Tensor]]:
+    """Has `policy` hand out its gradients in place of each optimizer step."""
+    found: list[dict[str, Tensor]] = []
+
+    def step(learning_rate: float, max_grad_norm: float) -> float:
+        found.append(gradients(policy.model))
+        return 1.0
+
+    monkeypatch.setattr(policy, "step", step)
+    return found
+
+
+def total_log_probs(policy: Policy, episodes: list[Episode]) -> list[float]:
+    documents = [(e.tokens, e.sampled) for e in episodes]
+    return [float(x.sum()) for x in log_probs_of(policy.model, documents, 10_000)]
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_an_update_raises_what_was_better_and_lowers_what_was_worse(updates, model_folder):
+    """A sign that is wrong, or an advantage that goes to the neighbour's tokens."""
+    policy, episodes = Policy(model_folder, 1e-3), signal()
+    arguments = GRPOArguments(learning_rate=1e-3, updates_per_step=updates)
+    before = total_log_probs(policy, episodes)
+    for step in range(4):
+        metrics = update(policy, episodes, arguments, step, None)
+        assert all(math.isfinite(value) for value in metrics.values()) and metrics["grad_norm"] > 0
+    for e, a, b in zip(episodes, before, total_log_probs(policy, episodes), strict=True):
+        assert (b > a) == (e.advantage > 0)
+
+
+@pytest.mark.parametrize("budget", [16384, 30])
+@pytest.mark.parametrize("aggregation", ["token", "sequence"])
+def test_gradients_are_those_of_the_sampled_tokens(aggregation, budget, model_folder, monkeypatch):
+    """Gradient on prompts or observations teaches the model to write the interpreter's output; one that depends on
+    the micro-batches, or on the order after shuffling, is another algorithm. The judge: the policy gradient, summed
+    episode by episode over sampled tokens alone, at the temperature of sampling."""
+    policy, episodes = Policy(model_folder, 1e-3), signal()
+    found = capture(policy, monkeypatch)
+    arguments = GRPOArguments(
+        updates_per_step=1, aggregation=aggregation, micro_batch_tokens=budget, temperature=0.8, steps=1
+    )
+    metrics = update(policy, episodes, arguments, 0, None)
+    tokens = sum(int(e.sampled.sum()) for e in episodes)
+
+    def by_hand(masks: list[Tensor]) -> dict[str, Tensor]:
+        total = 0
+        for e, mask in zip(episodes, masks, strict=True):
+            weight = 1 / tokens if aggregation == "token" else 1 / (len(episodes) * int(e.sampled.sum()))
+            total = total - weight * e.advantage * naive_score(policy.model, e.tokens, mask, 0.8)[0].sum()
+        total.backward()
+        return gradients(policy.model)
+
+    (ours,) = found
+    assert_same(ours, by_hand([e.sampled for e in episodes]))
+    with pytest.raises(AssertionError):  # the comparison would see a gradient on an observation, or on a prompt
+        assert_same(ours, by_hand([(torch.arange(len(e.tokens)) == 9) | e.sampled for e in episodes]))
+    with pytest.raises(AssertionError):
+        assert_same(ours, by_hand([(torch.arange(len(e.tokens)) == 2) | e.sampled for e in episodes]))
+    entropy = sum(float(naive_score(policy.model, e.tokens, e.sampled, 0.8)[1].sum().detach()) for e in episodes)
+    assert metrics["entropy"] == pytest.approx(entropy / tokens, rel=1e-4)
+    weights = [1 / tokens if aggregation == "token" else 1 / (6 * int(e.sampled.sum())) for e in episodes]
+    expected = -sum(w * e.advantage * int(e.sampled.sum()) for w, e in zip(weights, episodes, strict=True))
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert metrics["clip_fraction"] == 0
+
+
+def test_several_updates_share_the_old_log_probs(model_folder, monkeypatch):
+    """Recomputed after each update, every ratio would be 1 and the clip would never hold; and every episode must be
+    in exactly one of the updates."""
+    policy, episodes = Policy(model_folder, 1e-2), signal(7)
+    documents = {tuple(log_probs.tolist()): i for i, log_probs in enumerate(all_log_probs(policy, episodes))}
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def watching(log_probs, old, *more):
+        calls.append((log_probs.detach(), old, more[0]))
+        return policy_loss(log_probs, old, *more)
+
+    monkeypatch.setattr(grpo, "policy_loss", watching)
+    # One document per micro-batch, so that a call is an episode.
+    arguments = GRPOArguments(updates_per_step=3, learning_rate=1e-2, micro_batch_tokens=1)
+    metrics = update(policy, episodes, arguments, 0, None)
+    order = [documents[tuple(old.tolist())] for _, old, _ in calls]
+    assert sorted(order) == list(range(7))
+    for i, (_, _, advantage) in zip(order, calls, strict=True):
+        assert advantage.tolist() == pytest.approx([episodes[i].advantage] * len(advantage))
+    assert all(torch.equal(log_probs, old) for log_probs, old, _ in calls[:3])  # the first update: seven in three
+    assert not any(torch.equal(log_probs, old) for log_probs, old, _ in calls[3:])
+    assert 0 < metrics["clip_fraction"] < 1
+
+
+def all_log_probs(policy: Policy, episodes: list[Episode]) -> list[Tensor]:
+    return log_probs_of(policy.model, [(e.tokens, e.sampled) for e in episodes], 1)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_no_signal_no_update(updates, model_folder):
+    """Early steps of a weak model have no live group at all: nothing to divide by, and no step of the optimizer's
+    momentum either."""
+    policy = Policy(model_folder, 1e-2)
+    before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
+    metrics = update(policy, [], GRPOArguments(updates_per_step=updates), 0, None)
+    assert all(math.isfinite(value) for value in metrics.values()) and metrics["grad_norm"] == 0
+    assert all(torch.equal(p, before[name]) for name, p in policy.model.named_parameters())
+    # A single episode in two updates: one of them has nothing to do.
+    assert math.isfinite(update(policy, signal(1), GRPOArguments(updates_per_step=updates), 0, None)["loss"])
+
+
+def test_kl_holds_the_policy_to_its_reference(model_folder, tmp_path):
+    """A KL term whose reference is the policy itself is always 0; one with the wrong sign drives it away."""
+    save_bundle(random_bundle(seed=1), tmp_path / "other")
+    policy, reference = Policy(model_folder, 1e-3), load_bundle(str(tmp_path / "other")).model
+    arguments = GRPOArguments(learning_rate=1e-3, kl=1.0, updates_per_step=1)
+    episodes = [dataclasses.replace(e, advantage=0.0) for e in signal()]
+    same = update(Policy(model_folder, 1e-3), episodes, arguments, 0, load_bundle(model_folder).model)
+    assert same["kl"] == pytest.approx(0, abs=1e-6)
+    distances = [update(policy, episodes, arguments, step, reference)["kl"] for step in range(5)]
+    assert distances[0] > 0.1 and distances == sorted(distances, reverse=True) and distances[-1] < distances[0]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# whole runs: a task that a few updates of warm start solve about half of the time
+
+
+class Coin(Task):
+    name, suite = "coin", "test"
+
+    def problem(self, index: int) -> Problem:
+        return Problem(self.name, index, f"Toss coin {index}.", "1")
+
+    def score(self, problem: Problem, answer: str) -> int:
+        return int(answer == "1")
+
+
+@pytest.fixture(autouse=True)
+def coin(monkeypatch):
+    monkeypatch.setitem(tasks.TASKS, "coin", Coin())
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory) -> str:
+    """A checkpoint that has learnt to toss: by a program or in text, 1 or 0."""
+    folder, draw = tmp_path_factory.mktemp("coin"), random.Random(0)
+    stored = []
+    for i in range(256):
+        prompt, side = {"text": f"Toss coin {draw.randrange(10**7, 2 * 10**7)}.", "source": "prompt"}, i // 2 % 2
+        answer = {"text": f"So <<<{side}>>>", "source": "model"}
+        code = {"text": f"```python\nprint({side})\n```", "source": "model"}
+        seen = {"text": f"\nCode Execution Results:\n{side}\n", "source": "observation"}
+        stored.append({"segments": [prompt, code, seen, answer] if i % 2 else [prompt, answer]})
+    write_trajectories(stored, folder / "t.jsonl")
+    return str(sft.train(sft.SFTArguments(TINY, str(folder / "run"), str(folder / "t.jsonl"), epochs=3, warmup=3)))
+
+
+@pytest.fixture(scope="module")
+def executor():
+    with Executor() as running:
+        yield running
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("updates", [1, 2])
+def test_generator_and_trainer_agree_on_log_probs(updates, temperature, warm, executor):
+    """Sampling and training that see different models, positions, or temperatures make every ratio wrong from the
+    start. Real episodes, with observations in between, scored by the weights that sampled them."""
+    policy = Policy(warm, 0.0)
+    rollout = Rollout(policy.bundle, executor, RolloutArguments(max_reply_tokens=60), seed=1)
+    episodes, _ = rollout(problems("coin", "rl", 6), 4, temperature)
+    assert sum(e.code_runs for e in episodes) >= 3
+    for i, e in enumerate(episodes):
+        e.advantage = float((-1) ** i)
+    arguments = GRPOArguments(learning_rate=0.0, updates_per_step=updates, temperature=temperature)
+    assert update(policy, episodes, arguments, 0, None)["logprob_gap"] < 1e-5
+    for e in episodes:
+        e.logprobs = torch.where(e.sampled, e.logprobs - 0.01, e.logprobs)
+    assert update(policy, episodes, arguments, 0, None)["logprob_gap"] == pytest.approx(0.01, rel=0.01)
+
+
+def run(warm: str, out: Path, **more) -> Path:
+    settings = {
+        "tasks": "coin", "problems_per_task": 6, "steps": 2, "prompts_per_step": 4, "group_size": 4,
+        "max_reply_tokens": 60, "deterministic": True, "learning_rate": 2e-4,
+    }  # fmt: skip
+    assert grpo.train(GRPOArguments(model=warm, out=str(out), **(settings | more))) == out / "checkpoint"
+    return out
+
+
+def records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(warm, tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tasks.TASKS, "coin", Coin())
+        return run(warm, tmp_path_factory.mktemp("grpo") / "run")
+
+
+def test_a_run_leaves_everything_behind(finished, warm):
+    """Figures without episodes cannot be checked, and a checkpoint that was not trained looks like one that was."""
+    names = {path.name for path in finished.iterdir()}
+    assert names == {"config.yaml", "revision.txt", "metrics.jsonl", "episodes.jsonl", "checkpoint"}
+    lines, episodes = records(finished / "metrics.jsonl"), records(finished / "episodes.jsonl")
+    assert [line["step"] for line in lines] == [0, 1]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert [(e["step"], e["group"], e["id"]) for e in episodes] == [
+        (step, i // 4, i) for step in range(2) for i in range(16)
+    ]
+    indices = [[e["index"] for e in episodes if e["step"] == step and e["id"] % 4 == 0] for step in range(2)]
+    assert len({*indices[0]}) == 4 and len({*indices[0], *indices[1]}) == 6  # none again before all were drawn
+    for line in lines:
+        mine = [e for e in episodes if e["step"] == line["step"]]
+        assert line["accuracy"] == line["reward"] == sum(e["correct"] for e in mine) / 16
+        assert line["code_use"] == sum(e["code_runs"] > 0 for e in mine) / 16
+        assert line["finish/answer"] == sum(e["finish"] == "answer" for e in mine) / 16
+        assert line["reply_tokens"] == sum(e["sampled_tokens"] for e in mine) / 16
+        assert line["live"] == sum(e["advantage"] != 0 for e in mine) / 16
+        assert line["logprob_gap"] < 1e-5
+        for e in mine:
+            assert (e["segments"][0]["source"], e["segments"][-1]["source"]) == ("prompt", "model")
+            assert e["correct"] == (e["answer"] == "1") and e["question"] in e["segments"][0]["text"]
+    assert any(e["code_runs"] for e in episodes) and lines[0]["live"] > 0
+    before, after = load_file(Path(warm) / "model.safetensors"), load_file(finished / "checkpoint/model.safetensors")
+    assert before.keys() == after.keys() and not any(torch.equal(before[name], after[name]) for name in before)
+    AutoModelForCausalLM.from_pretrained(finished / "checkpoint")
+    assert load_bundle(str(finished / "checkpoint")).prompt_style == load_bundle(warm).prompt_style
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit(finished, warm, tmp_path):
+    """Randomness that depends on time, threads or the latency of programs: no failure could be replayed."""
+    again, other = run(warm, tmp_path / "again"), run(warm, tmp_path / "other", seed=1, steps=1)
+    assert (again / "episodes.jsonl").read_text() == (finished / "episodes.jsonl").read_text()
+    ours, theirs = (load_file(folder / "checkpoint/model.safetensors") for folder in (finished, again))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    replies = [[e["segments"] for e in records(folder / "episodes.jsonl")[:16]] for folder in (finished, other)]
+    assert replies[0] != replies[1]
+
+
+def test_settings_that_cannot_work_are_refused(warm, tmp_path):
+    """Each would otherwise show after minutes, or never."""
+    with pytest.raises(UserError, match="--group_size must be at least 2"):
+        run(warm, tmp_path / "run", group_size=1)
+    with pytest.raises(UserError, match="3 problems are fewer than --prompts_per_step 4"):
+        run(warm, tmp_path / "run", problems_per_task=3)
+    with pytest.raises(UserError, match="'tokens': token or sequence"):
+        run(warm, tmp_path / "run", aggregation="tokens")
+    with pytest.raises(UserError, match="unknown learning rate schedule 'steps'"):
+        run(warm, tmp_path / "run", schedule="steps")
+    with pytest.raises(UserError, match="--temperature must be positive"):
+        run(warm, tmp_path / "run", temperature=0.0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_warm_start_is_run_where_the_default_is_missing(warm, tmp_path, monkeypatch):
+    """The first command of a newcomer must work; a misspelt path must fail, not train something else for minutes."""
+    monkeypatch.chdir(tmp_path)
+    calls = []
+
+    def train(arguments):
+        calls.append(arguments)
+        save_bundle(load_bundle(warm), Path(arguments.out) / "checkpoint")
+
+    monkeypatch.setattr(sft, "train", train)
+    with pytest.raises(UserError, match="nowhere"):
+        grpo.train(GRPOArguments(model=str(tmp_path / "nowhere"), tasks="coin", steps=0))
+    assert calls == []
+    for _ in range(2):  # the second time it is there
+        assert grpo.train(GRPOArguments(tasks="coin", steps=0)) == Path("out/grpo/checkpoint")
+        assert calls == [sft.SFTArguments()]
+    assert Path("out/grpo/checkpoint/config.json").exists()
