@@ -88,12 +88,10 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         bundle.generation.save_pretrained(temporary)
 
 
-def save_model(model: Decoder, config: PretrainedConfig, folder: Path, tokenizer=None) -> None:
+def save_model(model: Decoder, config: PretrainedConfig, folder: Path) -> None:
     """Writes configuration and weights alone."""
     with atomic_folder(folder) as temporary:
         write_model(model, config, temporary)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(temporary)
 
 
 def write_model(model: Decoder, config: PretrainedConfig, folder: Path) -> None:

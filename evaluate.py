@@ -25,7 +25,7 @@ from executor import Executor
 from rollout import Episode, Rollout, RolloutArguments, readable
 from suites.base import Problem
 from tasks import problems, resolve
-from training import Run, UserError, parse_arguments, run_main, start_processes, user_input
+from training import Run, UserError, fit_threads, parse_arguments, run_main, start_processes, user_input
 
 EMBEDDED_STAGES = {"base": "assets/tiny", "warm start": "out/sft/checkpoint", "GRPO": "out/grpo/checkpoint"}
 
@@ -168,6 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     episodes: Decodings = {}
     with Executor(timeout=arguments.code_timeout) as executor:
         for label, bundle in bundles.items():
+            fit_threads(bundle.model)
             with user_input():
                 rollout = Rollout(bundle, executor, arguments, arguments.seed)
             episodes = evaluate(rollout, drawn, arguments, label)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -172,6 +173,15 @@ def start_processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available())
 
 
+def fit_threads(model: Decoder) -> None:
+    """Keeps torch to one thread for a tiny model on a CPU, unless OMP_NUM_THREADS says otherwise: the second core is of
+    more use to the programs that the executor runs, and threads that wait for a busy core cost far more than they
+    bring."""
+    small = sum(parameter.numel() for parameter in model.parameters()) < 5_000_000
+    if small and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
 def world_size() -> int:
     return PartialState().num_processes
 
@@ -218,6 +228,7 @@ class Policy:
     def __init__(self, name: str, learning_rate: float, weight_decay: float = 0.0):
         device = PartialState().device
         self.bundle = load_bundle(name, torch.float32, device)
+        fit_threads(self.bundle.model)
         self.model = shard(self.bundle.model).requires_grad_(True)
         self.sharded = isinstance(self.model.norm.weight, DTensor)
         if self.sharded:
