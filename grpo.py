@@ -67,6 +67,9 @@ class GRPOArguments(RolloutArguments):
     )
     warmup: int = dataclasses.field(default=0, metadata={"help": "updates of linear warm-up"})
     max_grad_norm: float = dataclasses.field(default=1.0, metadata={"help": "gradients are clipped to this norm"})
+    code_timeout: float = dataclasses.field(
+        default=2.0, metadata={"help": "seconds a program may run; those of the embedded tasks need milliseconds"}
+    )
     clip_low: float = dataclasses.field(default=0.2, metadata={"help": "the ratio is clipped below 1 - this"})
     clip_high: float = dataclasses.field(default=0.28, metadata={"help": "... and above 1 + this"})
     kl: float = dataclasses.field(

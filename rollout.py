@@ -285,11 +285,39 @@ class RolloutStats:
     sandbox_errors: int = 0
 
 
+@dataclasses.dataclass(eq=False)
+class InFlight:
+    """An episode in the making."""
+
+    id: int
+    group: int
+    problem: Problem
+    protocol: Protocol
+    sequence: Sequence | None  # None: its prompt was too long to begin with
+    turns: list[Turn] = dataclasses.field(default_factory=list)
+    program: Future[Result] | None = None  # running, while the sequence is parked
+    due: int = 0  # deterministic mode: the generator step at which its output goes back
+
+    def episode(self, step: int, finish: Finish, prompt: Tensor | None = None) -> Episode:
+        if self.sequence is None:
+            nothing = torch.zeros(len(prompt))
+            tokens, sampled, logprobs = prompt, nothing.bool(), nothing
+        else:
+            tokens, sampled, logprobs = self.sequence.tokens, self.sequence.sampled, self.sequence.logprobs
+        answer = self.protocol.answer
+        correct = answer is not None and bool(get_task(self.problem.task).score(self.problem, answer))
+        return Episode(
+            self.id, self.group, step, self.problem, tokens, sampled, logprobs,
+            self.turns, finish, answer, correct, reward(correct),
+        )  # fmt: skip
+
+
 class Rollout:
     """Samples episodes of one model with the interpreter in the loop."""
 
     def __init__(self, bundle: Bundle, executor: Executor, arguments: RolloutArguments, seed: int = 0):
         self.bundle, self.executor, self.arguments, self.seed = bundle, executor, arguments, seed
+        self.tokenizer = bundle.tokenizer
         self.style = arguments.prompt_style or bundle.prompt_style
         if self.style not in PROMPT_STYLES:
             raise ValueError(f"unknown prompt style {self.style!r}: one of {', '.join(PROMPT_STYLES)}")
@@ -307,101 +335,84 @@ class Rollout:
         """`samples` episodes per problem, in the order of the problems. What is sampled depends on seed, step and the
         episode's number alone; numbers go on from `first_group`, which is where a rank's share of the problems starts.
         `progress`: the label of a progress bar, none if empty."""
-        started = time.perf_counter()
-        episodes: list[Episode | None] = [None] * (len(problems) * samples)
-        first = first_group * samples
-        bar = tqdm(total=len(episodes), desc=progress, unit="episode", disable=not progress, leave=False)
-        prompts = [prompt_tokens(self.bundle.tokenizer, problem.question, self.style) for problem in problems]
+        stats, started = RolloutStats(), time.perf_counter()
+        prompts = [prompt_tokens(self.tokenizer, problem.question, self.style) for problem in problems]
         context = self.bundle.model.config.max_positions
         longest = max((len(prompt) for prompt in prompts if len(prompt) < context), default=0)
         generator = self._generator(min(context, longest + self.arguments.max_reply_tokens), temperature)
-        live: dict[Sequence, tuple[int, Protocol, list[Turn]]] = {}
-        for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
-            group = first_group + i
+        live: dict[Sequence, InFlight] = {}
+        waiting: list[InFlight] = []  # for their programs
+        done: list[Episode] = []
+        for group, (problem, prompt) in enumerate(zip(problems, prompts, strict=True), first_group):
             for id in range(group * samples, (group + 1) * samples):
+                flight = InFlight(id, group, problem, Protocol(self.arguments.max_code_runs), None)
                 if len(prompt) >= context:
-                    tokens = torch.tensor(prompt)
-                    nothing = torch.zeros(len(prompt))
-                    episodes[id - first] = Episode(
-                        id, group, step, problem, tokens, nothing.bool(), nothing, [Turn(len(prompt), len(prompt))],
-                        "prompt_too_long", None, False, 0.0,
-                    )  # fmt: skip
+                    flight.turns.append(Turn(len(prompt), len(prompt)))
+                    done.append(flight.episode(step, "prompt_too_long", torch.tensor(prompt)))
                     continue
                 key = sampling_key(self.seed, step, id)
-                sequence = generator.add(prompt, key, self.arguments.max_reply_tokens, group)
-                live[sequence] = id, Protocol(self.arguments.max_code_runs), []
+                flight.sequence = generator.add(prompt, key, self.arguments.max_reply_tokens, group)
+                live[flight.sequence] = flight
 
-        stats = RolloutStats()
-        waiting: list[tuple[int, Sequence, Future[Result]]] = []
-
-        def act(sequence: Sequence, action: Action) -> None:
-            id, protocol, turns = live[sequence]
+        def act(flight: InFlight, action: Action) -> None:
             if action.kind == "run":
-                turns[-1].code = action.text
-                generator.park(sequence)
-                due = generator.steps + REJOIN_STEPS
-                waiting.append((due, sequence, self.executor.submit(action.text)))
-                return
-            if action.kind == "say":
-                limit = self.arguments.max_observation_tokens
-                if not generator.resume(sequence, observation_tokens(self.bundle.tokenizer, action.text, limit)):
-                    action = Action("finish", "length")
-            if action.kind == "finish":
-                if not sequence.ended:
-                    generator.finish(sequence)
-                problem = problems[id // samples - first_group]
-                correct = protocol.answer is not None and bool(get_task(problem.task).score(problem, protocol.answer))
-                episodes[id - first] = Episode(
-                    id, id // samples, step, problem, sequence.tokens, sequence.sampled, sequence.logprobs, turns,
-                    action.text, protocol.answer, correct, reward(correct),
-                )  # fmt: skip
-                del live[sequence]
+                generator.park(flight.sequence)
+                flight.turns[-1].code, flight.due = action.text, generator.steps + REJOIN_STEPS
+                flight.program = self.executor.submit(action.text)
+                waiting.append(flight)
+            elif action.kind == "say":
+                tokens = observation_tokens(self.tokenizer, action.text, self.arguments.max_observation_tokens)
+                if not generator.resume(flight.sequence, tokens):
+                    act(flight, Action("finish", "length"))
+            elif action.kind == "finish":
+                if not flight.sequence.ended:
+                    generator.finish(flight.sequence)
+                done.append(flight.episode(step, action.text))
+                del live[flight.sequence]
                 bar.update()
 
-        while generator.busy or waiting:
-            for sequence in generator.step():
-                _, protocol, turns = live[sequence]
-                tokens = generator.turn_tokens(sequence)
-                action = protocol.read(self.bundle.tokenizer.decode(tokens, skip_special_tokens=True), sequence.ended)
-                if action.kind != "go_on":
-                    turns.append(Turn(sequence.turn_start, sequence.turn_start + len(tokens)))
-                    act(sequence, action)
-            for item in self._back(waiting, generator, stats):
-                waiting.remove(item)
-                _, sequence, future = item
-                result = future.result()
-                stats.programs += 1
-                stats.program_seconds += result.wall_s
-                stats.program_queue_seconds += result.queue_s
-                stats.sandbox_errors += result.status == "sandbox_error"
-                _, protocol, turns = live[sequence]
-                turns[-1].result = result
-                act(sequence, protocol.observe(result))
-        bar.close()
+        total = len(problems) * samples
+        with tqdm(total=total, initial=len(done), desc=progress, disable=not progress, leave=False) as bar:
+            while generator.busy or waiting:
+                for sequence in generator.step():
+                    flight, tokens = live[sequence], generator.turn_tokens(sequence)
+                    text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+                    action = flight.protocol.read(text, sequence.ended)
+                    if action.kind != "go_on":
+                        flight.turns.append(Turn(sequence.turn_start, sequence.turn_start + len(tokens)))
+                        act(flight, action)
+                for flight in self._back(waiting, generator, stats):
+                    waiting.remove(flight)
+                    result = flight.turns[-1].result = flight.program.result()
+                    stats.programs += 1
+                    stats.program_seconds += result.wall_s
+                    stats.program_queue_seconds += result.queue_s
+                    stats.sandbox_errors += result.status == "sandbox_error"
+                    act(flight, flight.protocol.observe(result))
         stats.generator_steps, stats.prefilled_tokens = generator.steps, generator.prefilled_tokens
         stats.sampled_tokens = generator.sampled_tokens
         stats.seconds = time.perf_counter() - started
-        return episodes, stats
+        return sorted(done, key=lambda episode: episode.id), stats
 
     def _generator(self, max_length: int, temperature: float) -> Generator:
         # A new one for every rollout: the cache is given back to the update in between.
         slots, end_ids = self.arguments.slots, self.bundle.end_ids
         return Generator(self.bundle.model, slots, max_length, self.watch, end_ids, temperature)
 
-    def _back(self, waiting: list, generator: Generator, stats: RolloutStats) -> list:
-        """The entries of `waiting` whose results may go back now; blocks if there is nothing else to do."""
+    def _back(self, waiting: list[InFlight], generator: Generator, stats: RolloutStats) -> list[InFlight]:
+        """Those of `waiting` whose results may go back now; blocks if there is nothing else to do."""
         if not waiting:
             return []
         started = time.perf_counter()
         if self.arguments.deterministic:
             # Which step an observation joins decides the shape of every batch, and with it the rounding of all.
-            due = generator.steps if generator.busy else min(step for step, _, _ in waiting)
-            back = [item for item in waiting if item[0] <= due]
-            wait([future for _, _, future in back])
+            due = generator.steps if generator.busy else min(flight.due for flight in waiting)
+            back = [flight for flight in waiting if flight.due <= due]
+            wait([flight.program for flight in back])
         else:
             if not generator.busy:
-                wait([future for _, _, future in waiting], return_when=FIRST_COMPLETED)
-            back = [item for item in waiting if item[2].done()]
+                wait([flight.program for flight in waiting], return_when=FIRST_COMPLETED)
+            back = [flight for flight in waiting if flight.program.done()]
         stats.tool_wait_seconds += time.perf_counter() - started
         return back
 
