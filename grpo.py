@@ -54,7 +54,7 @@ class GRPOArguments(RolloutArguments):
     out: str = dataclasses.field(default="out/grpo", metadata={"help": "run folder"})
     tasks: str = dataclasses.field(default="embedded", metadata={"help": "names, suites, embedded or all"})
     problems_per_task: int = dataclasses.field(default=200, metadata={"help": "size of the pool, per task"})
-    steps: int = dataclasses.field(default=28, metadata={"help": "rollouts, each followed by its updates"})
+    steps: int = dataclasses.field(default=20, metadata={"help": "rollouts, each followed by its updates"})
     prompts_per_step: int = dataclasses.field(default=16, metadata={"help": "problems per rollout, over all ranks"})
     group_size: int = dataclasses.field(default=8, metadata={"help": "episodes per problem"})
     updates_per_step: int = dataclasses.field(default=2, metadata={"help": "optimizer updates per rollout"})

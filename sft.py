@@ -50,7 +50,7 @@ class SFTArguments:
     out: str = dataclasses.field(default="out/sft", metadata={"help": "run folder"})
     data: str = dataclasses.field(default="", metadata={"help": "trajectories (.jsonl); empty: the scripted teacher"})
     tasks: str = dataclasses.field(default="embedded", metadata={"help": "what the scripted teacher teaches"})
-    trajectories: int = dataclasses.field(default=3520, metadata={"help": "how many the scripted teacher writes"})
+    trajectories: int = dataclasses.field(default=2560, metadata={"help": "how many the scripted teacher writes"})
     epochs: int = dataclasses.field(default=2, metadata={"help": "passes over the data"})
     batch_size: int = dataclasses.field(default=32, metadata={"help": "trajectories per update, over all ranks"})
     learning_rate: float = dataclasses.field(default=2e-3, metadata={"help": "peak"})
