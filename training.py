@@ -32,6 +32,7 @@ from checkpoint import Bundle, load_bundle, save_bundle
 from model import Decoder, PackedAttention, packed_positions
 
 ROOT = Path(__file__).resolve().parent
+THREADS_CHOSEN = "OMP_NUM_THREADS" in os.environ  # by the user; below, libraries set it too
 LOGITS_PER_CHUNK = 2**24  # 64 MB in fp32: how much of [tokens, vocab] exists at any time
 
 Arguments = TypeVar("Arguments")
@@ -170,15 +171,16 @@ def make_tracker(name: str, folder: Path, config: dict[str, Any]):
 
 def start_processes() -> PartialState:
     """Joins the process group that torchrun describes (gloo on CPU, nccl on GPUs); alone without torchrun."""
+    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))  # accelerate sets the same, with a warning
     return PartialState(cpu=not torch.cuda.is_available())
 
 
 def fit_threads(model: Decoder) -> None:
-    """Keeps torch to one thread for a tiny model on a CPU, unless OMP_NUM_THREADS says otherwise: the second core is of
-    more use to the programs that the executor runs, and threads that wait for a busy core cost far more than they
-    bring."""
+    """Keeps torch to one thread for a tiny model, unless the user has set OMP_NUM_THREADS: a second one makes updates
+    faster on an idle machine, but threads that wait for a busy core cost far more than they bring."""
     small = sum(parameter.numel() for parameter in model.parameters()) < 5_000_000
-    if small and "OMP_NUM_THREADS" not in os.environ:
+    if small and not THREADS_CHOSEN:
         torch.set_num_threads(1)
 
 
