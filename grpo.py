@@ -40,6 +40,7 @@ from training import (
     start_processes,
     sum_over_ranks,
     user_input,
+    world_size,
 )
 
 WARM_START = "out/sft/checkpoint"
@@ -92,9 +93,9 @@ def group_advantages(episodes: list[Episode], epsilon: float = 1e-6) -> list[Epi
     """Sets advantage = (reward - mean) / (std + epsilon) within each group, std unbiased (Shao et al., 2024, section
     4.1.2), and returns the episodes that carry signal.
 
-    An episode that the sandbox failed is nobody's fault: it leaves its group's statistics. A group with fewer than two
-    episodes left, or whose outcomes are all right or all wrong, is dropped whole: with rewards beyond right and wrong,
-    normalising would blow its tiny differences up to full size.
+    An episode that the sandbox failed, or whose prompt did not fit, leaves its group's statistics. A group with fewer
+    than two episodes left, or whose outcomes are all right or all wrong, is dropped whole: with rewards beyond right
+    and wrong, normalising would blow its tiny differences up to full size.
     """
     groups: dict[int, list[Episode]] = {}
     for episode in episodes:
@@ -157,9 +158,12 @@ def update(
     policy: Policy, episodes: list[Episode], arguments: GRPOArguments, step: int, reference: Decoder | None
 ) -> dict[str, float]:
     """All updates on this rank's episodes with signal. Returns averages over their tokens, on all ranks."""
-    order = random.Random(f"{arguments.seed} {step}")
-    shuffled = order.sample(episodes, len(episodes))
-    documents = [(episode.tokens, episode.sampled) for episode in shuffled]
+    # Which update an episode belongs to is drawn over the episodes of all ranks, so that their number does not matter.
+    ids = [episode.id for episode in episodes]
+    ids = sorted(gather_object(ids) if world_size() > 1 else ids)
+    order = random.Random(f"{arguments.seed} {step}").sample(ids, len(ids))
+    part_of = {id: place % arguments.updates_per_step for place, id in enumerate(order)}
+    documents = [(episode.tokens, episode.sampled) for episode in episodes]
     budget, temperature = arguments.micro_batch_tokens, arguments.temperature
     several = arguments.updates_per_step > 1
     old = log_probs_of(policy.model, documents, budget, temperature) if several else None
@@ -167,16 +171,16 @@ def update(
     sums: dict[str, float] = dict.fromkeys(("tokens", "entropy", "logprob_gap", "clip_fraction", "kl", "loss"), 0.0)
     grad_norms = []
     for part in range(arguments.updates_per_step):
-        mine = list(range(part, len(shuffled), arguments.updates_per_step))
+        mine = [i for i, episode in enumerate(episodes) if part_of[episode.id] == part]
         if sum_over_ranks([len(mine)]) == [0.0]:
             continue
-        weights = token_weights([int(shuffled[i].sampled.sum()) for i in mine], arguments.aggregation)
+        weights = token_weights([int(episodes[i].sampled.sum()) for i in mine], arguments.aggregation)
 
         def loss(indices, owner, log_probs, entropy, mine=mine, weights=weights):
             chosen = [mine[i] for i in indices]
-            per_episode = torch.tensor([[shuffled[i].advantage for i in chosen], [weights[i] for i in indices]])
+            per_episode = torch.tensor([[episodes[i].advantage for i in chosen], [weights[i] for i in indices]])
             advantages, weight = per_episode.to(log_probs.device)[:, owner]
-            sampler = torch.cat([shuffled[i].logprobs[shuffled[i].sampled] for i in chosen]).to(log_probs.device)
+            sampler = torch.cat([episodes[i].logprobs[episodes[i].sampled] for i in chosen]).to(log_probs.device)
             before = torch.cat([old[i] for i in chosen]) if several else log_probs.detach()
             anchor = torch.cat([anchors[i] for i in chosen]) if anchors is not None else None
             per_token, measured = policy_loss(
