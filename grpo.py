@@ -251,6 +251,7 @@ def train(arguments: GRPOArguments) -> Path:
     with Executor(timeout=arguments.code_timeout) as executor:
         with user_input():
             rollout = Rollout(policy.bundle, executor, arguments, arguments.seed)
+        policy.bundle.config.prompt_style = rollout.style  # the checkpoint remembers it
         for step in range(arguments.steps):
             started = time.perf_counter()
             if len(bag) < arguments.prompts_per_step:  # every problem once before any comes again

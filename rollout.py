@@ -136,6 +136,14 @@ class Episode:
 # text and tokens
 
 
+def choose_style(style: str, bundle: Bundle) -> str:
+    """The prompt style asked for, or the checkpoint's own if none was; ValueError for one that there is not."""
+    style = style or bundle.prompt_style
+    if style not in PROMPT_STYLES:
+        raise ValueError(f"unknown prompt style {style!r}: one of {', '.join(PROMPT_STYLES)}")
+    return style
+
+
 def prompt_tokens(tokenizer, question: str, style: str) -> list[int]:
     """The prompt in the model's own chat template, up to where the assistant's reply begins."""
     message = {"role": "user", "content": PROMPT_STYLES[style] + question}
@@ -318,9 +326,7 @@ class Rollout:
     def __init__(self, bundle: Bundle, executor: Executor, arguments: RolloutArguments, seed: int = 0):
         self.bundle, self.executor, self.arguments, self.seed = bundle, executor, arguments, seed
         self.tokenizer = bundle.tokenizer
-        self.style = arguments.prompt_style or bundle.prompt_style
-        if self.style not in PROMPT_STYLES:
-            raise ValueError(f"unknown prompt style {self.style!r}: one of {', '.join(PROMPT_STYLES)}")
+        self.style = choose_style(arguments.prompt_style, bundle)
         self.watch = watched_tokens(bundle.tokenizer)
 
     def __call__(

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import teacher
 from executor import Executor
-from rollout import encode_trajectory
+from rollout import choose_style, encode_trajectory
 from tasks import resolve
 from training import (
     Documents,
@@ -97,8 +97,8 @@ def train(arguments: SFTArguments) -> Path:
     with user_input():
         names = resolve(arguments.tasks)
         policy = Policy(arguments.model, arguments.learning_rate, arguments.weight_decay)
-    bundle = policy.bundle
-    style = arguments.prompt_style or bundle.prompt_style
+        bundle = policy.bundle
+        style = bundle.config.prompt_style = choose_style(arguments.prompt_style, bundle)  # the checkpoint remembers it
     limit = min(arguments.max_length, bundle.model.config.max_positions)
 
     def encode(path: str) -> Documents:

@@ -290,3 +290,11 @@ def test_data_may_lie_in_the_run_folder_that_is_moved_aside(trained, tmp_path):
     with pytest.raises(UserError, match="no trajectory file"):
         again(trained, run, data=str(run / "nothing.jsonl"))
     assert sorted(tmp_path.iterdir()) == folders
+
+
+def test_the_checkpoint_remembers_its_prompt(trained, tmp_path):
+    """Evaluated under another head prompt than it was trained with, a model looks worse than it is."""
+    run = again(trained, tmp_path / "run", prompt_style="code")
+    assert load_bundle(str(run / "checkpoint")).prompt_style == "code"
+    with pytest.raises(UserError, match="unknown prompt style 'cod'"):
+        again(trained, tmp_path / "other", prompt_style="cod")
