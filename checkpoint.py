@@ -1,4 +1,4 @@
-"""Checkpoints: folders that transformers and vLLM load as they are, written under a temporary name and then renamed."""
+"""Checkpoints: Hugging Face folders, which transformers loads as they are, written under a temporary name and then renamed."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,8 @@ from model import Decoder, hf_state_dict, load_config, load_model, resolve_model
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `folder` that takes its place, whole, when the block ends without an error.
 
-    A run that is killed, or a disk that fills up, while writing leaves what stood there before.
+    A run that is killed, or a disk that fills up, while writing leaves what stood there before (a kill between the two
+    renames leaves it under a hidden name that ends in .old).
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def load_bundle(name: str, dtype: torch.dtype = torch.float32, device: torch.dev
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
-    """Writes what `load_bundle` reads, and `AutoModelForCausalLM.from_pretrained` and vLLM too."""
+    """Writes what `load_bundle` reads, and `AutoModelForCausalLM.from_pretrained` too."""
     with atomic_folder(folder) as temporary:
         write_model(bundle.model, bundle.config, temporary)
         bundle.tokenizer.save_pretrained(temporary)

@@ -33,6 +33,7 @@ from model import Decoder, PackedAttention, packed_positions
 
 ROOT = Path(__file__).resolve().parent
 THREADS_CHOSEN = "OMP_NUM_THREADS" in os.environ  # by the user; below, libraries set it too
+SCHEDULES = ("constant", "cosine", "wsd")
 LOGITS_PER_CHUNK = 2**24  # 64 MB in fp32: how much of [tokens, vocab] exists at any time
 
 Arguments = TypeVar("Arguments")
@@ -266,15 +267,15 @@ class Policy:
 def learning_rate_at(step: int, total: int, peak: float, warmup: int, schedule: str) -> float:
     """Linear warm-up, then "constant"; "cosine" to 0; or "wsd": constant, and linear to 0 over the second half
     (warm-up, stable, decay: Hu et al., 2024). `step` counts from 0."""
+    if schedule not in SCHEDULES:
+        raise UserError(f"unknown learning rate schedule {schedule!r}: {', '.join(SCHEDULES)}")
     if step < warmup:
         return peak * (step + 1) / warmup
     if schedule == "constant":
         return peak
     if schedule == "cosine":
         return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-    if schedule == "wsd":
-        return peak * min(1.0, (total - step) / max(1, total - total // 2))
-    raise UserError(f"unknown learning rate schedule {schedule!r}: constant, cosine or wsd")
+    return peak * min(1.0, (total - step) / max(1, total - total // 2))
 
 
 # --------------------------------------------------------------------------------------------------------------------
