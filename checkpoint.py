@@ -1,4 +1,4 @@
-"""Checkpoints: Hugging Face folders, which transformers loads as they are, written under a temporary name and then renamed."""
+"""Checkpoints: Hugging Face folders that transformers loads, written under a temporary name and then renamed."""
 
 import contextlib
 import dataclasses

@@ -228,7 +228,8 @@ def train(arguments: GRPOArguments) -> Path:
         raise UserError("--temperature must be positive: training samples the full distribution")
     if arguments.aggregation not in AGGREGATIONS:
         raise UserError(f"unknown aggregation {arguments.aggregation!r}: {' or '.join(AGGREGATIONS)}")
-    learning_rate_at(0, 1, arguments.learning_rate, arguments.warmup, arguments.schedule)  # early
+    # An unknown schedule is refused here, before anything is computed or moved.
+    learning_rate_at(0, 1, arguments.learning_rate, arguments.warmup, arguments.schedule)
     state = start_processes()
     if arguments.prompts_per_step % state.num_processes:
         raise UserError(f"--prompts_per_step must be a multiple of the {state.num_processes} processes")

@@ -92,7 +92,8 @@ def load_trajectories(path: str) -> list[list[dict[str, str]]]:
 
 def train(arguments: SFTArguments) -> Path:
     """Runs the warm start and returns the checkpoint's folder."""
-    learning_rate_at(0, 1, arguments.learning_rate, arguments.warmup, arguments.schedule)  # early
+    # An unknown schedule is refused here, before anything is computed or moved.
+    learning_rate_at(0, 1, arguments.learning_rate, arguments.warmup, arguments.schedule)
     state = start_processes()
     set_seed(arguments.seed)
     with user_input():
