@@ -8,6 +8,7 @@ demo: .venv/installed
 	$(BIN)/torchrun sft.py
 	$(BIN)/torchrun grpo.py
 	$(BIN)/python evaluate.py
+	$(BIN)/python report.py
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -15,6 +17,33 @@ from model import Decoder, hf_state_dict, load_config, load_model, resolve_model
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes to `path`: the OSError of a full disk names the path, which a failed write does not know.
+    Weights and tokenizers are written in Rust, whose exceptions are of another class."""
+    try:
+        yield
+    except Exception as error:
+        in_rust = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(in_rust[1]) if in_rust else getattr(error, "errno", None)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def write_whole(path: Path, lines: Iterable[str]) -> None:
+    """Writes lines under a temporary name, then renames: a file of this name is a whole one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(lines)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `folder` that takes its place, whole, when the block ends without an error.
 
@@ -22,20 +51,19 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     renames leaves it under a hidden name that ends in .old).
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
-        yield temporary
-        if folder.exists():  # a folder cannot be renamed onto one that holds files
-            old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-            folder.rename(old)
-            temporary.rename(folder)
-            shutil.rmtree(old)
-        else:
+        with writing(folder):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if folder.exists():  # a folder cannot be renamed onto one that holds files
+                folder.rename(old)
             temporary.rename(folder)
     finally:
+        if old.exists() and not folder.exists():  # interrupted between the two renames
+            old.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -70,15 +98,29 @@ class Bundle:
 def load_bundle(name: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Bundle:
     """Loads a model with its tokenizer and end tokens from a folder or the hub."""
     folder = resolve_model(name)
-    model = load_model(str(folder), dtype, device)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = load_model(str(folder), dtype, device), load_tokenizer(folder)
     if tokenizer.chat_template is None:
         raise ValueError(f"the tokenizer of {name} has no chat template: take an instruction-tuned model")
-    try:
-        generation = GenerationConfig.from_pretrained(folder)
-    except OSError:  # no generation_config.json
-        generation = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(f"the tokenizer of {name} has {len(tokenizer)} tokens, the model {model.config.vocab_size}")
+    generation = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
+    if (file := folder / "generation_config.json").is_file():
+        try:
+            generation = GenerationConfig.from_pretrained(folder)
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{file} cannot be read: {textwrap.shorten(str(error), 300)}") from error
     return Bundle(model, load_config(folder), tokenizer, generation)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Reads the tokenizer of a folder; raises ValueError or FileNotFoundError, in one line, if there is none."""
+    # Where there is none, transformers makes up an empty one.
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        raise FileNotFoundError(f"{folder} has no tokenizer (tokenizer.json): copy that of the model it came from")
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # whatever the readers of the several formats raise
+        raise ValueError(f"the tokenizer in {folder} cannot be read: {textwrap.shorten(str(error), 300)}") from error
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:

@@ -20,12 +20,21 @@ from pathlib import Path
 
 import torch
 
-from checkpoint import load_bundle
-from executor import Executor
-from rollout import Episode, Rollout, RolloutArguments, readable
+from checkpoint import load_bundle, write_whole
+from executor import Executor, check_sandbox
+from rollout import Episode, Rollout, RolloutArguments, check_prompts, readable
 from suites.base import Problem
-from tasks import problems, resolve
-from training import Run, UserError, fit_threads, parse_arguments, run_main, start_processes, user_input
+from tasks import INDEX_RANGES, problems, resolve
+from training import (
+    Run,
+    UserError,
+    check_arguments,
+    fit_threads,
+    parse_arguments,
+    run_main,
+    start_processes,
+    user_input,
+)
 
 EMBEDDED_STAGES = {"base": "assets/tiny", "warm start": "out/sft/checkpoint", "GRPO": "out/grpo/checkpoint"}
 
@@ -43,6 +52,9 @@ class EvaluateArguments(RolloutArguments):
     temperature: float = dataclasses.field(default=1.0, metadata={"help": "of the sampled replies"})
     show: int = dataclasses.field(default=3, metadata={"help": "episodes of the last model to print"})
     seed: int = dataclasses.field(default=0, metadata={"help": "of the sampled replies"})
+
+    def __post_init__(self):
+        check_arguments(self, split=INDEX_RANGES)
 
 
 Decodings = dict[str, list[Episode]]
@@ -76,8 +88,6 @@ def evaluate(rollout: Rollout, drawn: list[Problem], arguments: EvaluateArgument
     """Episodes of one model by decoding: "sampled" and "greedy"."""
     sampled, _ = rollout(drawn, arguments.samples, arguments.temperature, progress=f"{label}, sampled")
     greedy, _ = rollout(drawn, 1, 0.0, progress=f"{label}, greedy")
-    if all(episode.finish == "prompt_too_long" for episode in greedy):
-        raise UserError(f"no prompt fits the context of {label}: nothing can be evaluated")
     return {"sampled": sampled, "greedy": greedy}
 
 
@@ -125,21 +135,21 @@ def table(results: dict[str, dict[str, dict]], decoding: str) -> str:
     )
 
 
-def telling(episodes: list[Episode], count: int) -> list[Episode]:
-    """A few episodes worth reading, of different tasks where there are any: one that repaired a program, one that was
-    right at once, one that went wrong in spite of its code."""
+def telling(records: list[dict], count: int) -> list[dict]:
+    """A few episode records worth reading, of different tasks where there are any: one that repaired a program, one
+    that was right at once, one that went wrong in spite of its code."""
     wanted = [
-        lambda e: e.correct and e.code_runs > 1,
-        lambda e: e.correct and e.code_runs == 1,
-        lambda e: not e.correct and e.code_runs,
+        lambda r: r["correct"] and r["code_runs"] > 1,
+        lambda r: r["correct"] and r["code_runs"] == 1,
+        lambda r: not r["correct"] and r["code_runs"],
     ]
-    left, chosen = list(episodes), []
+    left, chosen = list(records), []
     while left and len(chosen) < count:
-        fits = wanted[len(chosen)] if len(chosen) < len(wanted) else lambda e: True
-        shown = {e.problem.task for e in chosen}
+        fits = wanted[len(chosen)] if len(chosen) < len(wanted) else lambda r: True
+        shown = {r["task"] for r in chosen}
         # The first of the best: False sorts before True.
-        best = min(left, key=lambda e: (not fits(e), e.problem.task in shown))
-        left = [e for e in left if e is not best]
+        best = min(left, key=lambda r: (not fits(r), r["task"] in shown))
+        left = [r for r in left if r is not best]
         chosen.append(best)
     return chosen
 
@@ -149,8 +159,8 @@ def main(argv: list[str] | None = None) -> None:
     state = start_processes()
     if state.num_processes > 1:
         raise UserError("evaluation runs in one process: start it with python")
-    if arguments.samples < 1 or arguments.problems_per_task < 1:
-        raise UserError("--samples and --problems_per_task must be at least 1")
+    Run.check(arguments.out)
+    check_sandbox()
     models = {name.removeprefix("out/").removesuffix("/checkpoint"): name for name in arguments.model}
     if len(models) < len(arguments.model):
         models = {name: name for name in arguments.model}
@@ -163,26 +173,31 @@ def main(argv: list[str] | None = None) -> None:
         names = resolve(arguments.tasks)
         drawn = [p for name in names for p in problems(name, arguments.split, arguments.problems_per_task)]
         bundles = {label: load_bundle(name, dtype, state.device) for label, name in models.items()}
-    run = Run(arguments.out, arguments)
-    results: dict[str, dict[str, dict]] = {}
-    episodes: Decodings = {}
-    with Executor(timeout=arguments.code_timeout) as executor:
         for label, bundle in bundles.items():
-            fit_threads(bundle.model)
-            with user_input():
+            check_prompts(drawn, bundle, arguments.prompt_style, label)
+    run = Run(arguments.out, arguments, result="evaluation.json")
+    results: dict[str, dict[str, dict]] = {}
+    records: dict[str, list[dict]] = {}  # of the last model, by decoding
+    try:
+        with Executor(timeout=arguments.code_timeout) as executor:
+            for label, bundle in bundles.items():
+                fit_threads(bundle.model)
                 rollout = Rollout(bundle, executor, arguments, arguments.seed)
-            episodes = evaluate(rollout, drawn, arguments, label)
-            results[label] = {decoding: figures(group) for decoding, group in episodes.items()}
-            for decoding, group in episodes.items():
-                records = [episode.record(bundle.tokenizer) for episode in group]
-                run.append("episodes.jsonl", [{"model": label, "decoding": decoding, **r} for r in records])
-    (run.folder / "evaluation.json").write_text(json.dumps({"models": models, "results": results}, indent=1) + "\n")
-    for decoding in episodes:
-        print(table(results, decoding), end="\n\n")
+                episodes = evaluate(rollout, drawn, arguments, label)
+                results[label] = {decoding: figures(group) for decoding, group in episodes.items()}
+                for decoding, group in episodes.items():
+                    rows = records[decoding] = [episode.record(bundle.tokenizer) for episode in group]
+                    run.append("episodes.jsonl", [{"model": label, "decoding": decoding, **row} for row in rows])
+        write_whole(
+            run.folder / "evaluation.json", [json.dumps({"models": models, "results": results}, indent=1), "\n"]
+        )
+    finally:  # what has been measured is shown, even if it could not be stored or the rest was cut short
+        for decoding in results and episodes:
+            print(table(results, decoding), end="\n\n", flush=True)
     count = results[label][decoding]["overall"]["problems"]
     print(f"{count} held-out problems ({arguments.split}); everything is in {run.folder}\n")
-    for episode in telling(episodes["sampled"], arguments.show):
-        print(readable(episode.record(bundle.tokenizer)), end="\n\n")
+    for record in telling(records["sampled"], arguments.show):
+        print(readable(record), end="\n\n")
 
 
 if __name__ == "__main__":

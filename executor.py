@@ -79,6 +79,10 @@ PRELOAD = {
 SCIENCE = re.compile(r"^[ \t]*(?:import|from)[ \t][^\n]*\b(?:numpy|sympy|mpmath|scipy|pandas)\b", re.MULTILINE)
 
 
+class SandboxError(RuntimeError):
+    """This machine cannot run programs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """How one program ended. Times are in seconds; the texts are always valid, whatever bytes the program wrote."""
@@ -355,9 +359,9 @@ class Executor(contextlib.AbstractContextManager):
     """
 
     def __init__(self, workers: int | None = None, timeout: float = 5.0, memory_mb: int = 512, output_kb: int = 64):
-        """Start the thread; zygotes start when they are needed. Raises RuntimeError on any system but Linux."""
+        """Start the thread; zygotes start when they are needed. Raises SandboxError on any system but Linux."""
         if sys.platform != "linux":
-            raise RuntimeError(f"the executor needs Linux (memfd, prctl, pidfd), and this is {sys.platform}")
+            raise SandboxError(f"the executor needs Linux (memfd, prctl, pidfd), and this is {sys.platform}")
         self.workers = workers or 2 * len(os.sched_getaffinity(0))
         self.timeout = timeout
         self._limits = {"timeout": timeout, "memory_bytes": memory_mb << 20, "output_bytes": output_kb << 10}
@@ -510,6 +514,15 @@ class Executor(contextlib.AbstractContextManager):
             ended.set_result({})
 
 
+def check_sandbox() -> None:
+    """Runs a trivial program; SandboxError, in one line, if this machine cannot. To be asked before anything is
+    computed that would then be lost."""
+    with Executor(workers=1) as executor:
+        result = executor.run("print(1)")
+    if result.status == "sandbox_error":
+        raise SandboxError(f"this machine cannot run programs: {result.stderr.strip().splitlines()[-1]}")
+
+
 def failure(reason: str) -> Result:
     """The Result of a program that has none, by no fault of its own."""
     return Result("sandbox_error", "", f"sandbox error: {reason}\n")
@@ -546,7 +559,10 @@ def judge(report: dict, outputs: list[bytes], limits: dict, submitted: float) ->
 def main() -> None:
     """Run the program in a file and print its Result. The exit code is 0 if its status is ok, otherwise 1."""
     if sys.argv[1:2] == ["--zygote"]:
-        zygote_main(socket.socket(fileno=0), flavour=sys.argv[2], limits=json.loads(sys.argv[3]))
+        try:
+            zygote_main(socket.socket(fileno=0), flavour=sys.argv[2], limits=json.loads(sys.argv[3]))
+        except OSError as error:  # what the kernel does not offer
+            sys.exit(f"executor.py: the fork server does not work on this machine: {error}")
     if len(sys.argv) != 2:
         sys.exit("usage: python executor.py FILE")
     with Executor(workers=1) as executor:

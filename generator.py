@@ -223,9 +223,14 @@ class Generator:
 
     def turn_tokens(self, sequence: Sequence) -> list[int]:
         """The tokens sampled since the prompt or the last observation."""
+        return self.known(sequence, sequence.turn_start)[0].tolist()
+
+    def known(self, sequence: Sequence, start: int) -> tuple[Tensor, Tensor]:
+        """Tokens (int64 [n]) and `sampled` (bool [n]) from `start` on; the sequence must have left the queue."""
         if sequence.tokens is not None:
-            return sequence.tokens[sequence.turn_start :].tolist()
-        return self.tokens[sequence.slot, sequence.turn_start : self.length[sequence.slot]].tolist()
+            return sequence.tokens[start:], sequence.sampled[start:]
+        stretch = sequence.slot, slice(start, self.length[sequence.slot])
+        return self.tokens[stretch], self.sampled[stretch]
 
     def park(self, sequence: Sequence) -> None:
         """Takes a sequence out of the batch; it keeps its slot and cache until `resume`."""

@@ -24,15 +24,17 @@ from torch import Tensor
 
 import sft
 from checkpoint import load_bundle
-from executor import Executor
+from executor import Executor, check_sandbox
 from model import Decoder
-from rollout import Episode, Rollout, RolloutArguments
+from rollout import Episode, Rollout, RolloutArguments, RolloutStats, check_prompts
 from tasks import problems, resolve
 from training import (
+    SCHEDULES,
     Policy,
     Run,
     UserError,
     backward,
+    check_arguments,
     learning_rate_at,
     log_probs_of,
     parse_arguments,
@@ -45,6 +47,8 @@ from training import (
 
 WARM_START = "out/sft/checkpoint"
 AGGREGATIONS = ("token", "sequence")
+ADVANTAGES = ("group_norm", "group_mean")
+METHODS = ("grpo", "rejection")
 
 
 @dataclasses.dataclass
@@ -80,18 +84,39 @@ class GRPOArguments(RolloutArguments):
         default="token",
         metadata={"help": "token: mean over all tokens; sequence: over each episode's, then over episodes"},
     )
+    method: str = dataclasses.field(
+        default="grpo",
+        metadata={"help": "grpo | rejection: plain fine-tuning on the right episodes, a baseline"},
+    )
+    advantage: str = dataclasses.field(
+        default="group_norm",
+        metadata={"help": "group_norm: (reward - mean) / std of the group; group_mean: without the division"},
+    )
+    mask_observations: bool = dataclasses.field(
+        default=True, metadata={"help": "no loss on what programs printed; False is an ablation"}
+    )
+    shuffle_rewards: bool = dataclasses.field(
+        default=False, metadata={"help": "a control: rewards dealt out anew among the episodes; must not learn"}
+    )
     micro_batch_tokens: int = dataclasses.field(default=16384, metadata={"help": "tokens per forward pass and rank"})
     report_to: str = dataclasses.field(default="", metadata={"help": "tensorboard | wandb"})
     seed: int = dataclasses.field(default=0, metadata={"help": "of the problems drawn and of everything sampled"})
+
+    def __post_init__(self):
+        check_arguments(self, schedule=SCHEDULES, aggregation=AGGREGATIONS, method=METHODS, advantage=ADVANTAGES)
+        if self.group_size < 2 and self.method == "grpo":
+            raise UserError("--group_size must be at least 2: an advantage compares an episode with its group")
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # the algorithm
 
 
-def group_advantages(episodes: list[Episode], epsilon: float = 1e-6) -> list[Episode]:
-    """Sets advantage = (reward - mean) / (std + epsilon) within each group, std unbiased (Shao et al., 2024, section
-    4.1.2), and returns the episodes that carry signal.
+def group_advantages(episodes: list[Episode], kind: str = "group_norm") -> list[Episode]:
+    """Sets the advantages within each group and returns the episodes that carry signal.
+
+    group_norm: (reward - mean) / (std + 1e-6), std unbiased (GRPO, Shao et al., 2024, section 4.1.2). group_mean:
+    reward - mean alone (Dr. GRPO, Liu et al., 2025): groups nearly all right or wrong then do not weigh more.
 
     An episode that the sandbox failed, or whose prompt did not fit, leaves its group's statistics. A group with fewer
     than two episodes left, or whose outcomes are all right or all wrong, is dropped whole: with rewards beyond right
@@ -107,11 +132,53 @@ def group_advantages(episodes: list[Episode], epsilon: float = 1e-6) -> list[Epi
         if len({episode.correct for episode in members}) < 2:
             continue
         rewards = torch.tensor([episode.reward for episode in members])
-        advantages = (rewards - rewards.mean()) / (rewards.std() + epsilon)
+        advantages = rewards - rewards.mean()
+        if kind == "group_norm":
+            advantages = advantages / (rewards.std() + 1e-6)
         for episode, advantage in zip(members, advantages.tolist(), strict=True):
             episode.advantage = advantage
         live += members
     return live
+
+
+def right_episodes(episodes: list[Episode]) -> list[Episode]:
+    """Rejection sampling: the right episodes, each with advantage 1 (RAFT, Dong et al., 2023; at every step anew)."""
+    for episode in episodes:
+        episode.advantage = float(episode.correct)
+    return [episode for episode in episodes if episode.correct]
+
+
+def shuffled_outcomes(episodes: list[Episode], seed: str) -> list[Episode]:
+    """Copies of this rank's episodes with the outcomes of all ranks dealt out anew: as many right ones as before, but
+    nothing to learn from. The control for whatever improves by itself."""
+    outcomes = {episode.id: (episode.correct, episode.reward) for episode in episodes}
+    if world_size() > 1:
+        outcomes = dict(gather_object(list(outcomes.items())))
+    ids = sorted(outcomes)
+    dealt = dict(zip(ids, random.Random(seed).sample(ids, len(ids)), strict=True))
+    copies = []
+    for episode in episodes:
+        correct, reward = outcomes[dealt[episode.id]]
+        copies.append(dataclasses.replace(episode, correct=correct, reward=reward))
+    return copies
+
+
+def judge(episodes: list[Episode], arguments: GRPOArguments, step: int) -> list[Episode]:
+    """Sets the advantages of this rank's episodes and returns those to train on."""
+    judged = episodes
+    if arguments.shuffle_rewards:
+        judged = shuffled_outcomes(episodes, f"{arguments.seed} {step} rewards")
+    live = group_advantages(judged, arguments.advantage) if arguments.method == "grpo" else right_episodes(judged)
+    for episode, copy in zip(episodes, judged, strict=True):
+        episode.advantage = copy.advantage
+    return live
+
+
+def loss_mask(episode: Episode, mask_observations: bool) -> Tensor:
+    """bool [n]: the tokens that carry loss. All that the model wrote; unmasked, observations too, never the prompt."""
+    if mask_observations:
+        return episode.sampled
+    return torch.arange(len(episode.tokens)) >= episode.turns[0].start
 
 
 def token_weights(counts: list[int], aggregation: str) -> list[float]:
@@ -163,31 +230,43 @@ def update(
     ids = sorted(gather_object(ids) if world_size() > 1 else ids)
     order = random.Random(f"{arguments.seed} {step}").sample(ids, len(ids))
     part_of = {id: place % arguments.updates_per_step for place, id in enumerate(order)}
-    documents = [(episode.tokens, episode.sampled) for episode in episodes]
+    masks = [loss_mask(episode, arguments.mask_observations) for episode in episodes]
+    documents = [(episode.tokens, mask) for episode, mask in zip(episodes, masks, strict=True)]
     budget, temperature = arguments.micro_batch_tokens, arguments.temperature
-    several = arguments.updates_per_step > 1
-    old = log_probs_of(policy.model, documents, budget, temperature) if several else None
+    # Before the first update the policy is the old one: only what later updates train on must be scored ahead.
+    clipped = arguments.method == "grpo"
+    later = [i for i, episode in enumerate(episodes) if clipped and part_of[episode.id] > 0]
+    scored = log_probs_of(policy.model, [documents[i] for i in later], budget, temperature)
+    old = dict(zip(later, scored, strict=True))
     anchors = log_probs_of(reference, documents, budget, temperature) if reference is not None else None
-    sums: dict[str, float] = dict.fromkeys(("tokens", "entropy", "logprob_gap", "clip_fraction", "kl", "loss"), 0.0)
+    names = ("tokens", "compared", "entropy", "logprob_gap", "clip_fraction", "kl", "loss")
+    sums: dict[str, float] = dict.fromkeys(names, 0.0)
     grad_norms = []
     for part in range(arguments.updates_per_step):
         mine = [i for i, episode in enumerate(episodes) if part_of[episode.id] == part]
         if sum_over_ranks([len(mine)]) == [0.0]:
             continue
-        weights = token_weights([int(episodes[i].sampled.sum()) for i in mine], arguments.aggregation)
+        weights = token_weights([int(masks[i].sum()) for i in mine], arguments.aggregation)
 
-        def loss(indices, owner, log_probs, entropy, mine=mine, weights=weights):
+        def loss(indices, owner, log_probs, entropy, part=part, mine=mine, weights=weights):
             chosen = [mine[i] for i in indices]
             per_episode = torch.tensor([[episodes[i].advantage for i in chosen], [weights[i] for i in indices]])
             advantages, weight = per_episode.to(log_probs.device)[:, owner]
-            sampler = torch.cat([episodes[i].logprobs[episodes[i].sampled] for i in chosen]).to(log_probs.device)
-            before = torch.cat([old[i] for i in chosen]) if several else log_probs.detach()
+            sampler = torch.cat([episodes[i].logprobs[masks[i]] for i in chosen]).to(log_probs.device)
+            sampled = torch.cat([episodes[i].sampled[masks[i]] for i in chosen]).to(log_probs.device)
+            before = torch.cat([old[i] for i in chosen]) if part and clipped else log_probs.detach()
             anchor = torch.cat([anchors[i] for i in chosen]) if anchors is not None else None
-            per_token, measured = policy_loss(
-                log_probs, before, advantages, arguments.clip_low, arguments.clip_high, anchor, arguments.kl
-            )
+            if clipped:
+                per_token, measured = policy_loss(
+                    log_probs, before, advantages, arguments.clip_low, arguments.clip_high, anchor, arguments.kl
+                )
+            else:
+                per_token, measured = -log_probs, {}
             total = (weight * per_token).sum()
-            measured |= {"entropy": entropy, "logprob_gap": (before - sampler).abs()}
+            measured["entropy"] = entropy
+            if clipped or part == 0:  # else `before` is no longer the policy that sampled
+                measured["logprob_gap"] = (before - sampler).abs()[sampled]
+                sums["compared"] += int(sampled.sum())
             for name, values in measured.items():
                 sums[name] += float(values.sum())
             sums["tokens"] += len(log_probs)
@@ -200,9 +279,8 @@ def update(
         rate = learning_rate_at(at, total_updates, arguments.learning_rate, arguments.warmup, arguments.schedule)
         grad_norms.append(policy.step(rate, arguments.max_grad_norm))
     summed = dict(zip(sums, sum_over_ranks(list(sums.values())), strict=True))
-    tokens = max(1.0, summed.pop("tokens"))
-    loss_sum = summed.pop("loss")
-    averages = {name: value / tokens for name, value in summed.items()}
+    loss_sum, tokens, compared = summed.pop("loss"), summed.pop("tokens"), summed.pop("compared")
+    averages = {name: value / max(1.0, compared if name == "logprob_gap" else tokens) for name, value in summed.items()}
     return {"loss": loss_sum, **averages, "grad_norm": max(grad_norms, default=0.0)}
 
 
@@ -220,19 +298,20 @@ def measure(episodes: list[Episode]) -> dict[str, float]:
     }
 
 
+def over_ranks(stats: RolloutStats) -> RolloutStats:
+    """The cost of a rollout on all ranks: the slowest one's times, and sums of what was done."""
+    if world_size() == 1:
+        return stats
+    ranks = [dataclasses.asdict(other) for other in gather_object([stats])]
+    slowest = ("seconds", "tool_wait_seconds", "generator_steps")
+    return RolloutStats(**{k: (max if k in slowest else sum)(rank[k] for rank in ranks) for k in ranks[0]})
+
+
 def train(arguments: GRPOArguments) -> Path:
     """Runs GRPO and returns the checkpoint's folder."""
-    if arguments.group_size < 2:
-        raise UserError("--group_size must be at least 2: an advantage compares an episode with its group")
-    if arguments.temperature <= 0:
-        raise UserError("--temperature must be positive: training samples the full distribution")
-    if arguments.aggregation not in AGGREGATIONS:
-        raise UserError(f"unknown aggregation {arguments.aggregation!r}: {' or '.join(AGGREGATIONS)}")
-    # An unknown schedule is refused here, before anything is computed or moved.
-    learning_rate_at(0, 1, arguments.learning_rate, arguments.warmup, arguments.schedule)
     state = start_processes()
-    if arguments.prompts_per_step % state.num_processes:
-        raise UserError(f"--prompts_per_step must be a multiple of the {state.num_processes} processes")
+    Run.check(arguments.out, arguments.report_to)
+    check_sandbox()
     with user_input():
         pool = [p for name in resolve(arguments.tasks) for p in problems(name, "rl", arguments.problems_per_task)]
     if len(pool) < arguments.prompts_per_step:
@@ -245,30 +324,33 @@ def train(arguments: GRPOArguments) -> Path:
     with user_input():
         policy = Policy(arguments.model, arguments.learning_rate)
         reference = load_bundle(arguments.model, device=state.device).model if arguments.kl > 0 else None
-    run = Run(arguments.out, arguments, arguments.report_to)
+        check_prompts(pool, policy.bundle, arguments.prompt_style, arguments.model)
+    run = Run(arguments.out, arguments, arguments.report_to, room=policy.checkpoint_bytes)
     draw, bag = random.Random(arguments.seed), []
-    share = arguments.prompts_per_step // state.num_processes
-    began = time.perf_counter()
+    # Whole groups go to each rank, numbered as if there were one: an advantage never waits for another rank.
+    first, last = (
+        arguments.prompts_per_step * rank // state.num_processes
+        for rank in (state.process_index, state.process_index + 1)
+    )
+    began, cpu_began, program_cpu = time.perf_counter(), time.process_time(), 0.0
     with Executor(timeout=arguments.code_timeout) as executor:
-        with user_input():
-            rollout = Rollout(policy.bundle, executor, arguments, arguments.seed)
+        rollout = Rollout(policy.bundle, executor, arguments, arguments.seed)
         policy.bundle.config.prompt_style = rollout.style  # the checkpoint remembers it
         for step in range(arguments.steps):
             started = time.perf_counter()
             if len(bag) < arguments.prompts_per_step:  # every problem once before any comes again
                 bag += draw.sample(pool, len(pool))
             drawn, bag = bag[: arguments.prompts_per_step], bag[arguments.prompts_per_step :]
-            first = state.process_index * share
             label = f"step {step + 1}/{arguments.steps}" if run.main else ""
             episodes, stats = rollout(
-                drawn[first : first + share],
+                drawn[first:last],
                 arguments.group_size,
                 arguments.temperature,
                 step,
                 progress=label,
                 first_group=first,
             )
-            live = group_advantages(episodes)
+            live = judge(episodes, arguments, step)
             updating = time.perf_counter()
             metrics = update(policy, live, arguments, step, reference)
             policy.sync()
@@ -276,12 +358,15 @@ def train(arguments: GRPOArguments) -> Path:
             records = [episode.record(policy.bundle.tokenizer) for episode in episodes]
             everybody = gather_object(episodes) if state.num_processes > 1 else episodes
             records = gather_object(records) if state.num_processes > 1 else records
+            stats = over_ranks(stats)
+            program_cpu += stats.program_cpu_seconds
             live_share = sum(e.advantage != 0 for e in everybody) / len(everybody)
             metrics = {**measure(everybody), "live": live_share, **metrics, **dataclasses.asdict(stats)}
             metrics |= {
                 "seconds/rollout": updating - started,
                 "seconds/update": ended - updating,
                 "seconds/total": ended - began,
+                "seconds/cpu": sum_over_ranks([time.process_time() - cpu_began])[0] + program_cpu,
             }
             run.log(step, metrics)
             if run.main:

@@ -15,12 +15,13 @@ families to within 1e-5 of transformers' own in fp32.
 import dataclasses
 import json
 import math
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 try:  # the optional extra [flash]
@@ -30,6 +31,9 @@ except ImportError:
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """attend(layer, q [rows, heads, head_dim], k and v [rows, kv_heads, head_dim]) -> [rows, heads, head_dim]"""
+
+FAMILIES = {"qwen2": (True, False), "qwen3": (False, True), "llama": (False, False)}  # qkv_bias, qk_norm
+HUB_SECONDS = 10  # until the hub counts as out of reach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +57,12 @@ class ModelConfig:
     @classmethod
     def from_hf(cls, hf: "transformers.PretrainedConfig") -> "ModelConfig":  # noqa: F821
         """Reads a transformers configuration; raises ValueError for what this decoder cannot compute faithfully."""
-        known = {"qwen2": (True, False), "qwen3": (False, True), "llama": (False, False)}
-        if hf.model_type not in known:
-            raise ValueError(f"model family {hf.model_type!r} is not supported; known families: {', '.join(known)}")
-        qkv_bias, qk_norm = known[hf.model_type]
+        if hf.model_type not in FAMILIES:
+            raise unknown_family(hf.model_type)
+        qkv_bias, qk_norm = FAMILIES[hf.model_type]
         for flag in ("attention_bias", "mlp_bias", "use_sliding_window"):
             if getattr(hf, flag, False):
-                raise ValueError(f"{hf.model_type} with {flag}=True is not supported")
+                raise ValueError(f"{hf.model_type} with {flag}=True is not supported; known: False")
         if hf.hidden_act != "silu":
             raise ValueError(f"activation {hf.hidden_act!r} is not supported; known: silu")
         return cls(
@@ -77,6 +80,10 @@ class ModelConfig:
             qkv_bias=qkv_bias,
             qk_norm=qk_norm,
         )
+
+
+def unknown_family(name: str) -> ValueError:
+    return ValueError(f"model family {name!r} is not supported; known families: {', '.join(FAMILIES)}")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -283,26 +290,37 @@ def resolve_model(name: str) -> Path:
         raise FileNotFoundError(
             f"there is no model folder {name} (a name on the hub looks like Qwen/Qwen2.5-3B-Instruct)"
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
+    files = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(
-            f"{name} is neither a folder nor a model that the hub would give us: {reason}"
-        ) from error
+        # Asked first, since the download has no time limit: behind a firewall it would wait for ever.
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+        return Path(snapshot_download(name, allow_patterns=files))
+    except (HTTPError, OSError, ValueError) as error:
+        try:  # a copy from earlier does as well
+            return Path(snapshot_download(name, allow_patterns=files, local_files_only=True))
+        except (LocalEntryNotFoundError, ValueError):
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+            raise FileNotFoundError(
+                f"there is no folder {name}, and the hub does not give us a model of that name ({reason})"
+            ) from error
 
 
 def load_config(folder: Path) -> "transformers.PretrainedConfig":  # noqa: F821
+    """Reads config.json; raises ValueError, in one line, if that is not the configuration of a known family."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
+    file = folder / "config.json"
     try:
-        return AutoConfig.from_pretrained(folder)
-    except ValueError as error:  # a family that transformers itself does not know
-        family = json.loads((folder / "config.json").read_text()).get("model_type")
-        raise ValueError(f"model family {family!r} is not supported; known families: qwen2, qwen3, llama") from error
+        family = json.loads(file.read_bytes()).get("model_type")
+        if family in FAMILIES:
+            return AutoConfig.from_pretrained(folder)
+    except (ValueError, AttributeError, KeyError, TypeError, StrictDataclassError) as error:
+        raise ValueError(f"{file} does not describe a model: {textwrap.shorten(str(error), 300)}") from error
+    raise unknown_family(family)
 
 
 def load_model(name: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Decoder:
@@ -310,21 +328,28 @@ def load_model(name: str, dtype: torch.dtype = torch.float32, device: torch.devi
     model needs its own size in memory plus one tensor."""
     folder = resolve_model(name)
     config = ModelConfig.from_hf(load_config(folder))
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise FileNotFoundError(f"{folder} has no weights (*.safetensors)")
     with torch.device("meta"):
         model = Decoder(config)
     model = model.to(dtype).to_empty(device=device)
     missing = dict(model.named_parameters())
-    shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        raise FileNotFoundError(f"{folder} has no *.safetensors")
     for shard in shards:
-        with safe_open(shard, framework="pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 (not a dict)
-                parameter = missing.pop(key.removeprefix("model."), None)
-                if parameter is not None:
-                    parameter.data.copy_(tensors.get_tensor(key))
-                elif key != "lm_head.weight":  # tied checkpoints may store the embedding under both names
-                    raise ValueError(f"{shard.name} holds {key!r}, which a {folder.name} of this family does not have")
+        try:
+            with safe_open(shard, framework="pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118 (not a dict)
+                    parameter = missing.pop(key.removeprefix("model."), None)
+                    if parameter is not None:
+                        tensor = tensors.get_tensor(key)
+                        if tensor.shape != parameter.shape:
+                            shapes = f"{list(tensor.shape)}, and by config.json it should be {list(parameter.shape)}"
+                            raise ValueError(f"{shard}: the shape of {key} is {shapes}")
+                        parameter.data.copy_(tensor)
+                    elif key != "lm_head.weight":  # tied checkpoints may store the embedding under both names
+                        raise ValueError(f"{shard} holds {key!r}, for which config.json has no place")
+        except SafetensorError as error:
+            raise ValueError(f"{shard} is damaged, perhaps cut off while it was copied: {error}") from error
     if missing:
         raise ValueError(f"{folder} lacks the weights {', '.join(sorted(missing)[:3])} ({len(missing)} in all)")
     return model.requires_grad_(False)

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from checkpoint import Bundle
-from executor import Executor, Result
+from executor import Executor, Result, SandboxError
 from generator import Generator, Sequence, sampling_key
 from suites.base import Problem
 from tasks import PYTHON_FENCES, answers, get_task, reward, spans
@@ -42,6 +42,7 @@ PROMPT_STYLES = {
 }
 NO_RUNS_LEFT = "\nCode Execution Results:\nNot run: no code runs are left. " + ANSWER_FORMAT + "\n"
 CUT_NOTE = "\n[... output cut ...]\n"
+MANY_ERRORS = 8  # so many sandbox errors, if they are most of a rollout's programs, end the run
 REJOIN_STEPS = 4  # deterministic mode: generator steps from the end of a block to its observation
 
 Finish = Literal["answer", "turns", "length", "no_answer", "prompt_too_long", "sandbox_error"]
@@ -149,6 +150,14 @@ def prompt_tokens(tokenizer, question: str, style: str) -> list[int]:
     message = {"role": "user", "content": PROMPT_STYLES[style] + question}
     text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
     return tokenizer.encode(text, add_special_tokens=False)
+
+
+def check_prompts(problems: list[Problem], bundle: Bundle, style: str, name: str) -> None:
+    """ValueError for an unknown prompt style, or where not one prompt fits the context of the model, called `name`: all
+    of its episodes would end as prompt_too_long. To be asked before anything is computed."""
+    style, context = choose_style(style, bundle), bundle.model.config.max_positions
+    if not any(len(prompt_tokens(bundle.tokenizer, problem.question, style)) < context for problem in problems):
+        raise ValueError(f"no prompt fits the context of {name}, which is {context} tokens: {len(problems)} problems")
 
 
 def observation(result: Result) -> str:
@@ -289,6 +298,7 @@ class RolloutStats:
     prefilled_tokens: int = 0
     programs: int = 0
     program_seconds: float = 0.0  # sum over programs, most of it in parallel with generation
+    program_cpu_seconds: float = 0.0
     program_queue_seconds: float = 0.0
     sandbox_errors: int = 0
 
@@ -313,7 +323,9 @@ class InFlight:
         else:
             tokens, sampled, logprobs = self.sequence.tokens, self.sequence.sampled, self.sequence.logprobs
         answer = self.protocol.answer
-        correct = answer is not None and bool(get_task(self.problem.task).score(self.problem, answer))
+        # A question that somebody typed belongs to no task ("") and has no reference answer.
+        graded = answer is not None and self.problem.task != ""
+        correct = graded and bool(get_task(self.problem.task).score(self.problem, answer))
         return Episode(
             self.id, self.group, step, self.problem, tokens, sampled, logprobs,
             self.turns, finish, answer, correct, reward(correct),
@@ -387,18 +399,29 @@ class Rollout:
                     if action.kind != "go_on":
                         flight.turns.append(Turn(sequence.turn_start, sequence.turn_start + len(tokens)))
                         act(flight, action)
+                self.on_step(generator, live)
                 for flight in self._back(waiting, generator, stats):
                     waiting.remove(flight)
                     result = flight.turns[-1].result = flight.program.result()
                     stats.programs += 1
                     stats.program_seconds += result.wall_s
+                    stats.program_cpu_seconds += result.cpu_s
                     stats.program_queue_seconds += result.queue_s
                     stats.sandbox_errors += result.status == "sandbox_error"
                     act(flight, flight.protocol.observe(result))
         stats.generator_steps, stats.prefilled_tokens = generator.steps, generator.prefilled_tokens
         stats.sampled_tokens = generator.sampled_tokens
+        if stats.sandbox_errors > max(MANY_ERRORS, stats.programs / 2):
+            raise SandboxError(
+                f"{stats.sandbox_errors} of {stats.programs} programs could not be run, by no fault of theirs: look at "
+                "the machine (processes, memory, open files), then start again"
+            )
         stats.seconds = time.perf_counter() - started
         return sorted(done, key=lambda episode: episode.id), stats
+
+    def on_step(self, generator: Generator, live: dict[Sequence, InFlight]) -> None:
+        """Called after every generator step, before any waiting for programs, with the episodes that have not ended.
+        Does nothing: for subclasses that watch episodes grow (`generator.known` reads them), as chat.py does."""
 
     def _generator(self, max_length: int, temperature: float) -> Generator:
         # A new one for every rollout: the cache is given back to the update in between.

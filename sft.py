@@ -24,15 +24,17 @@ from accelerate.utils import set_seed
 from tqdm import tqdm
 
 import teacher
-from executor import Executor
+from executor import Executor, check_sandbox
 from rollout import choose_style, encode_trajectory
 from tasks import resolve
 from training import (
+    SCHEDULES,
     Documents,
     Policy,
     Run,
     UserError,
     backward,
+    check_arguments,
     learning_rate_at,
     parse_arguments,
     run_main,
@@ -67,22 +69,25 @@ class SFTArguments:
     report_to: str = dataclasses.field(default="", metadata={"help": "tensorboard | wandb"})
     seed: int = dataclasses.field(default=0, metadata={"help": "of the data order and the scripted teacher"})
 
+    def __post_init__(self):
+        check_arguments(self, schedule=SCHEDULES)
+
 
 def load_trajectories(path: str) -> list[list[dict[str, str]]]:
     """Segments of every trajectory in a .jsonl file; UserError, naming the line, for one that is not as it must be."""
     if not Path(path).is_file():
         raise UserError(f"there is no trajectory file {path}")
     trajectories = []
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open("rb") as file:
         lines = list(file)  # not splitlines(): it also cuts at U+2028 and the like, which JSON holds as they are
     for number, line in enumerate(lines, 1):
         try:
-            segments = json.loads(line)["segments"]
+            segments = json.loads(line.decode())["segments"]
             sources = [segment["source"] for segment in segments]
-            whole = bool(segments) and all(isinstance(segment["text"], str) for segment in segments)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}, line {number} is not a trajectory: {error!r}") from error
-        if not whole or sources[0] != "prompt" or sources[-1] != "model" or {*sources[1:]} - {"model", "observation"}:
+            texts = [segment["text"].encode() for segment in segments]  # JSON can hold what UTF-8 cannot
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path}, line {number} is not a trajectory: {type(error).__name__}: {error}") from error
+        if not texts or sources[0] != "prompt" or sources[-1] != "model" or {*sources[1:]} - {"model", "observation"}:
             raise UserError(f"{path}, line {number}: segments must run prompt, model (, observation, model) ...")
         trajectories.append(segments)
     if not trajectories:
@@ -92,12 +97,15 @@ def load_trajectories(path: str) -> list[list[dict[str, str]]]:
 
 def train(arguments: SFTArguments) -> Path:
     """Runs the warm start and returns the checkpoint's folder."""
-    # An unknown schedule is refused here, before anything is computed or moved.
-    learning_rate_at(0, 1, arguments.learning_rate, arguments.warmup, arguments.schedule)
     state = start_processes()
+    Run.check(arguments.out, arguments.report_to)
+    if not arguments.data:
+        check_sandbox()
     set_seed(arguments.seed)
     with user_input():
         names = resolve(arguments.tasks)
+        if not arguments.data:
+            teacher.check_tasks(names)
         policy = Policy(arguments.model, arguments.learning_rate, arguments.weight_decay)
         bundle = policy.bundle
         style = bundle.config.prompt_style = choose_style(arguments.prompt_style, bundle)  # the checkpoint remembers it
@@ -112,12 +120,13 @@ def train(arguments: SFTArguments) -> Path:
         if len(kept) < len(documents) and state.is_main_process:
             print(f"dropped {len(documents) - len(kept)} of {len(documents)} trajectories: longer than {limit} tokens")
         if len(kept) < arguments.batch_size:
-            raise UserError(f"{len(kept)} trajectories are fewer than one batch of {arguments.batch_size}")
+            left = f"{len(kept)} trajectories" + (f" of at most {limit} tokens" if len(kept) < len(documents) else "")
+            raise UserError(f"{left} are fewer than one batch of {arguments.batch_size}")
         return kept
 
     # Bad data must be found before an older run is moved aside, and may itself lie in that run's folder.
     kept = encode(arguments.data) if arguments.data else []
-    run = Run(arguments.out, arguments, arguments.report_to)
+    run = Run(arguments.out, arguments, arguments.report_to, room=policy.checkpoint_bytes)
     if not kept:
         path = run.folder / "trajectories.jsonl"
         if run.main:

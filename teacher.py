@@ -25,10 +25,8 @@ tracebacks are quoted).
 
 import argparse
 import json
-import os
 import random
 import re
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -37,10 +35,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from executor import Executor, Result
+from checkpoint import write_whole
+from executor import Executor, Result, SandboxError, check_sandbox
 from rollout import observation
 from suites.base import Problem
 from tasks import get_task, problems, resolve
+from training import check_out, run_main, user_input
 
 MIX = {"ok": 0.25, "text": 0.38, "bad": 0.22, "bug": 0.15}
 
@@ -240,6 +240,9 @@ def _trajectory(plan: _Plan, results: list[Result]) -> dict[str, Any]:
     segments = [{"text": problem.question, "source": "prompt"}]
     for turn, (code, result) in enumerate(zip(plan.codes, results, strict=True)):
         expected = "error" if plan.kind == "bug" and turn == 0 else "ok"
+        if result.status in ("timeout", "sandbox_error"):
+            reason = " ".join(result.stderr.split()) or "is the machine overloaded?"
+            raise SandboxError(f"{where}: program {turn + 1} ended as {result.status}: {reason}")
         if result.status != expected:
             report = f"ended as {result.status}, not {expected}:\n{code}\n{result.stderr}"
             raise RuntimeError(f"{where}: program {turn + 1} {report}")
@@ -259,6 +262,12 @@ def _trajectory(plan: _Plan, results: list[Result]) -> dict[str, Any]:
     }
 
 
+def check_tasks(names: list[str]) -> None:
+    """ValueError if the teacher has no programs for one of these tasks."""
+    if unknown := [name for name in names if name not in PROGRAMS]:
+        raise ValueError(f"no scripted programs for {', '.join(unknown)}; there are for {', '.join(PROGRAMS)}")
+
+
 def scripted(
     names: list[str], count: int, seed: int, executor: Executor, mix: Mapping[str, float] = MIX
 ) -> list[dict[str, Any]]:
@@ -268,8 +277,7 @@ def scripted(
     their own. Raises ValueError on a task without programs, and RuntimeError if a program does not end as its kind
     demands: such a trajectory would teach something else than it says.
     """
-    if unknown := [name for name in names if name not in PROGRAMS]:
-        raise ValueError(f"no scripted programs for {', '.join(unknown)}; there are for {', '.join(PROGRAMS)}")
+    check_tasks(names)
     if unknown := mix.keys() - MIX.keys():
         raise ValueError(f"unknown kind {', '.join(sorted(unknown))}; kinds are {', '.join(MIX)}")
     per_task = -(-count // len(names))
@@ -287,12 +295,7 @@ def scripted(
 
 def write_trajectories(trajectories: Iterable[dict[str, Any]], path: Path) -> None:
     """Write JSON lines under a temporary name, then rename: a file of this name is a whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for trajectory in trajectories:
-            file.write(json.dumps(trajectory, ensure_ascii=False) + "\n")
-    os.replace(temporary, path)
+    write_whole(path, (json.dumps(trajectory, ensure_ascii=False) + "\n" for trajectory in trajectories))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -313,27 +316,28 @@ def summary(trajectories: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> None:
     """Write a file of trajectories and print what is in it."""
     parser = argparse.ArgumentParser(description="Write warm-start trajectories of the scripted teacher.")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines file to write")
     parser.add_argument("--count", type=int, default=7000, help="trajectories in all")
     parser.add_argument("--seed", type=int, default=0, help="chooses kinds, programs and phrases")
     parser.add_argument("--tasks", default="embedded", help="comma-separated tasks or suites")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     if options.count < 1:
         parser.error("--count must be at least 1")
-    try:
+    check_out(options.out.parent)
+    if options.out.exists() and not options.out.is_file():  # renaming over /dev/null would do harm
+        parser.error(f"--out {options.out} is no file")
+    with user_input():
         names = resolve(options.tasks)
-        with Executor() as executor:
-            trajectories = scripted(names, options.count, options.seed, executor)
-    except ValueError as error:
-        print(f"teacher.py: {error}", file=sys.stderr)
-        return 2
+        check_tasks(names)
+    check_sandbox()
+    with Executor() as executor:
+        trajectories = scripted(names, options.count, options.seed, executor)
     write_trajectories(trajectories, options.out)
     print(summary(trajectories))
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -1,12 +1,25 @@
 """Shared helpers: tiny random models of every family, so that each test runs on a CPU in seconds."""
 
+import random
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from model import Decoder, ModelConfig
+from suites.base import Problem, Task
+from teacher import write_trajectories
 
 torch.set_num_threads(1)  # models this small only wait for each other's threads
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
 
 LLAMA3_SCALING = {
     "rope_type": "llama3",
@@ -70,6 +83,37 @@ class ByteTokenizer:
         return f"Q: {messages[0]['content']}\nA: "
 
 
+class Coin(Task):
+    """A task that a few updates of warm start solve about half of the time."""
+
+    name, suite = "coin", "test"
+
+    def problem(self, index: int) -> Problem:
+        return Problem(self.name, index, f"Toss coin {index}.", "1")
+
+    def score(self, problem: Problem, answer: str) -> int:
+        return int(answer == "1")
+
+
+def write_coin_trajectories(path: Path, count: int = 256) -> None:
+    """Tosses by a program or in text, 1 or 0."""
+    draw, stored = random.Random(0), []
+    for i in range(count):
+        prompt, side = {"text": f"Toss coin {draw.randrange(10**7, 2 * 10**7)}.", "source": "prompt"}, i // 2 % 2
+        answer = {"text": f"So <<<{side}>>>", "source": "model"}
+        code = {"text": f"```python\nprint({side})\n```", "source": "model"}
+        seen = {"text": f"\nCode Execution Results:\n{side}\n", "source": "observation"}
+        stored.append({"segments": [prompt, code, seen, answer] if i % 2 else [prompt, answer]})
+    write_trajectories(stored, path)
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Decoder:
     return random_model(hf_config("qwen2"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty folder to be in, so that the names of folders are the same wherever the tests run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import math
-import random
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import PartialState
+from conftest import Coin, write_coin_trajectories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -21,11 +21,18 @@ import sft
 import tasks
 from checkpoint import load_bundle, save_bundle
 from executor import Executor
-from grpo import GRPOArguments, group_advantages, policy_loss, token_weights, update
+from grpo import (
+    GRPOArguments,
+    group_advantages,
+    judge,
+    policy_loss,
+    shuffled_outcomes,
+    token_weights,
+    update,
+)
 from rollout import Episode, Rollout, RolloutArguments, Turn
-from suites.base import Problem, Task
+from suites.base import Problem
 from tasks import problems
-from teacher import write_trajectories
 from training import ROOT, Policy, UserError, log_probs_of
 
 TINY = str(ROOT / "assets/tiny")
@@ -69,6 +76,14 @@ def test_advantages_by_hand():
     assert group_advantages(mixed) == [mixed[i] for i in (0, 2, 3, 5, 1, 4)]
     # group 0: rewards 1 0 0 0, mean 1/4, std 1/2; group 1: rewards 1 0, mean 1/2, std 1/sqrt 2
     assert advantages(mixed) == [1.5, 0.7071, -0.5, -0.5, -0.7071, -0.5]
+
+
+def test_advantages_without_the_division():
+    """Divided all the same, or by the standard deviation of another group, the ablation would compare GRPO with
+    itself."""
+    mixed = [episode(0, 0, True), episode(1, 1, True), episode(2, 0), episode(3, 0), episode(4, 1), episode(5, 0)]
+    assert judge(mixed, GRPOArguments(advantage="group_mean"), 0) == [mixed[i] for i in (0, 2, 3, 5, 1, 4)]
+    assert advantages(mixed) == [0.75, 0.5, -0.25, -0.25, -0.5, -0.25]
 
 
 def test_flat_groups_are_dropped():
@@ -272,6 +287,46 @@ def test_gradients_are_those_of_the_sampled_tokens(aggregation, budget, model_fo
     assert metrics["clip_fraction"] == 0
 
 
+def test_the_ablation_without_a_mask_trains_on_observations(model_folder, monkeypatch):
+    """An ablation that does nothing shows that the mask does not matter; one that takes the prompt too shows another
+    thing than it says."""
+    policy, episodes = Policy(model_folder, 1e-3), signal()
+    found = capture(policy, monkeypatch)
+    metrics = update(policy, episodes, GRPOArguments(updates_per_step=1, mask_observations=False), 0, None)
+    masks = [torch.arange(len(e.tokens)) >= 4 for e in episodes]
+    tokens = sum(int(mask.sum()) for mask in masks)
+    scores = [naive_score(policy.model, e.tokens, mask)[0] for e, mask in zip(episodes, masks, strict=True)]
+    (-sum(e.advantage * score.sum() for e, score in zip(episodes, scores, strict=True)) / tokens).backward()
+    assert_same(found[0], gradients(policy.model))
+    # Nobody sampled an observation, so there is nothing that its log-prob could differ from.
+    compared = [score[e.sampled[4:]].detach() for e, score in zip(episodes, scores, strict=True)]
+    gap = float(-torch.cat(compared).mean())
+    assert metrics["logprob_gap"] == pytest.approx(gap, rel=1e-4)
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_rejection_sampling_is_fine_tuning_on_right_episodes(updates, model_folder, monkeypatch):
+    """A baseline with a clip, a ratio or the wrong episodes in it is no baseline. All right episodes count alike, those
+    of groups that are all right too."""
+    episodes = [episode(i, i // 3, correct=i in (0, 3, 4, 5)) for i in range(6)]
+    arguments = GRPOArguments(updates_per_step=updates, method="rejection")
+    live = judge(episodes, arguments, 0)
+    assert live == [episodes[i] for i in (0, 3, 4, 5)] and advantages(episodes) == [1, 0, 0, 1, 1, 1]
+    policy = Policy(model_folder, 1e-3)
+    found = capture(policy, monkeypatch)
+    update(policy, live, arguments, 0, None)
+    total = {name: sum(g[name] for g in found) for name in found[0]}
+    tokens = sum(int(e.sampled.sum()) for e in live)
+    if updates == 1:
+        (-sum(naive_score(policy.model, e.tokens, e.sampled)[0].sum() for e in live) / tokens).backward()
+        assert_same(total, gradients(policy.model))
+    before = total_log_probs(policy, live)
+    monkeypatch.undo()
+    for step in range(3):
+        update(policy, live, arguments, step, None)
+    assert all(b > a for a, b in zip(before, total_log_probs(policy, live), strict=True))
+
+
 def test_several_updates_share_the_old_log_probs(model_folder, monkeypatch):
     """Recomputed after each update, every ratio would be 1 and the clip would never hold; and every episode must be
     in exactly one of the updates."""
@@ -325,18 +380,28 @@ def test_kl_holds_the_policy_to_its_reference(model_folder, tmp_path):
     assert distances[0] > 0.1 and distances == sorted(distances, reverse=True) and distances[-1] < distances[0]
 
 
+def test_shuffled_rewards_say_nothing_of_their_episodes():
+    """A control that keeps some of the truth would learn; one that changes how many are right is another experiment.
+    What is stored and counted of the episodes stays true."""
+    episodes = [episode(i, i // 8, correct=i % 8 < 3) for i in range(64)]
+    arguments = GRPOArguments(shuffle_rewards=True)
+    agree = []
+    for step in range(50):
+        live = judge(episodes, arguments, step)
+        assert [e.correct for e in episodes] == [i % 8 < 3 for i in range(64)]
+        assert {e.id: e.advantage for e in live} == {e.id: e.advantage for e in episodes if e.advantage}
+        assert sum(e.advantage for e in episodes) == pytest.approx(0, abs=1e-3)
+        agree += [(e.advantage > 0) == e.correct for e in episodes if e.advantage]
+    # By chance 3/8 * 3/8 + 5/8 * 5/8 = 0.53 of signs are right; fifty shuffles of 64 have a standard error of 0.01.
+    assert sum(agree) / len(agree) == pytest.approx(0.53, abs=0.04)
+    copies = shuffled_outcomes(episodes, "seed")
+    assert sum(e.correct for e in copies) == 24 and all(e.reward == e.correct for e in copies)
+    assert [e.correct for e in copies] == [e.correct for e in shuffled_outcomes(episodes, "seed")]
+    assert [e.correct for e in copies] != [e.correct for e in shuffled_outcomes(episodes, "another")]
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # whole runs: a task that a few updates of warm start solve about half of the time
-
-
-class Coin(Task):
-    name, suite = "coin", "test"
-
-    def problem(self, index: int) -> Problem:
-        return Problem(self.name, index, f"Toss coin {index}.", "1")
-
-    def score(self, problem: Problem, answer: str) -> int:
-        return int(answer == "1")
 
 
 @pytest.fixture(autouse=True)
@@ -347,15 +412,8 @@ def coin(monkeypatch):
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory) -> str:
     """A checkpoint that has learnt to toss: by a program or in text, 1 or 0."""
-    folder, draw = tmp_path_factory.mktemp("coin"), random.Random(0)
-    stored = []
-    for i in range(256):
-        prompt, side = {"text": f"Toss coin {draw.randrange(10**7, 2 * 10**7)}.", "source": "prompt"}, i // 2 % 2
-        answer = {"text": f"So <<<{side}>>>", "source": "model"}
-        code = {"text": f"```python\nprint({side})\n```", "source": "model"}
-        seen = {"text": f"\nCode Execution Results:\n{side}\n", "source": "observation"}
-        stored.append({"segments": [prompt, code, seen, answer] if i % 2 else [prompt, answer]})
-    write_trajectories(stored, folder / "t.jsonl")
+    folder = tmp_path_factory.mktemp("coin")
+    write_coin_trajectories(folder / "t.jsonl")
     return str(sft.train(sft.SFTArguments(TINY, str(folder / "run"), str(folder / "t.jsonl"), epochs=3, warmup=3)))
 
 
@@ -449,11 +507,15 @@ def test_settings_that_cannot_work_are_refused(warm, tmp_path):
         run(warm, tmp_path / "run", group_size=1)
     with pytest.raises(UserError, match="3 problems are fewer than --prompts_per_step 4"):
         run(warm, tmp_path / "run", problems_per_task=3)
-    with pytest.raises(UserError, match="'tokens': token or sequence"):
+    with pytest.raises(UserError, match="'tokens': one of token, sequence"):
         run(warm, tmp_path / "run", aggregation="tokens")
-    with pytest.raises(UserError, match="unknown learning rate schedule 'steps'"):
+    with pytest.raises(UserError, match="unknown advantage 'gae': one of group_norm, group_mean"):
+        run(warm, tmp_path / "run", advantage="gae")
+    with pytest.raises(UserError, match="unknown method 'ppo': one of grpo, rejection"):
+        run(warm, tmp_path / "run", method="ppo")
+    with pytest.raises(UserError, match="unknown schedule 'steps'"):
         run(warm, tmp_path / "run", schedule="steps")
-    with pytest.raises(UserError, match="--temperature must be positive"):
+    with pytest.raises(UserError, match="--temperature must be a number above 0"):
         run(warm, tmp_path / "run", temperature=0.0)
     assert not (tmp_path / "run").exists()
 
@@ -461,7 +523,7 @@ def test_settings_that_cannot_work_are_refused(warm, tmp_path):
 def test_the_warm_start_is_run_where_the_default_is_missing(warm, tmp_path, monkeypatch):
     """The first command of a newcomer must work; a misspelt path must fail, not train something else for minutes."""
     monkeypatch.chdir(tmp_path)
-    calls = []
+    calls, small = [], {"tasks": "coin", "steps": 1, "prompts_per_step": 1, "group_size": 2, "max_reply_tokens": 8}
 
     def train(arguments):
         calls.append(arguments)
@@ -469,9 +531,9 @@ def test_the_warm_start_is_run_where_the_default_is_missing(warm, tmp_path, monk
 
     monkeypatch.setattr(sft, "train", train)
     with pytest.raises(UserError, match="nowhere"):
-        grpo.train(GRPOArguments(model=str(tmp_path / "nowhere"), tasks="coin", steps=0))
+        grpo.train(GRPOArguments(model=str(tmp_path / "nowhere"), **small))
     assert calls == []
     for _ in range(2):  # the second time it is there
-        assert grpo.train(GRPOArguments(tasks="coin", steps=0)) == Path("out/grpo/checkpoint")
+        assert grpo.train(GRPOArguments(**small)) == Path("out/grpo/checkpoint")
         assert calls == [sft.SFTArguments()]
     assert Path("out/grpo/checkpoint/config.json").exists()

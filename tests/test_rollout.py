@@ -183,13 +183,16 @@ class ScriptedRollout(Rollout):
         return generator
 
 
-def scripted(scripts: dict[str, list[int]], executor, pieces: tuple[str, ...] = (), **arguments) -> list[Episode]:
-    """Runs one problem per script: the question is its key, the right answer of each is 42."""
+def scripted_bundle(pieces: tuple[str, ...] = ()) -> SimpleNamespace:
     tokenizer = ByteTokenizer(pieces)
     config = hf_config("qwen2")
     config.vocab_size, config.num_hidden_layers = len(tokenizer), 1
-    bundle = SimpleNamespace(model=random_model(config), tokenizer=tokenizer, end_ids=[0], prompt_style="bare")
-    rollout = ScriptedRollout(bundle, executor, RolloutArguments(**{"slots": 4, **arguments}))
+    return SimpleNamespace(model=random_model(config), tokenizer=tokenizer, end_ids=[0], prompt_style="bare")
+
+
+def scripted(scripts: dict[str, list[int]], executor, pieces: tuple[str, ...] = (), **arguments) -> list[Episode]:
+    """Runs one problem per script: the question is its key, the right answer of each is 42."""
+    rollout = ScriptedRollout(scripted_bundle(pieces), executor, RolloutArguments(**{"slots": 4, **arguments}))
     rollout.scripts = scripts
     return rollout([Problem("gcd", i, question, "42") for i, question in enumerate(scripts)])[0]
 
@@ -255,6 +258,7 @@ def test_courses_of_episodes(executor):
     assert [e.code_runs for e in episodes] == [0, 0, 0, 0, 2, 2, 1, 0]
     assert episodes[2].tokens[-1] == 0 and episodes[2].sampled[-1]  # the end token is the model's own
     assert int(episodes[3].sampled.sum()) == 400
+    assert all(e.turns[-1].end == len(e.tokens) for e in episodes)
     assert "NameError" in episodes[5].turns[0].result.stderr and episodes[5].turns[1].result.stdout == "42\n"
     assert all((e.logprobs[~e.sampled] == 0).all() and (e.logprobs[e.sampled] > -1e-3).all() for e in episodes)
     assert "right" in readable(episodes[0].record(ByteTokenizer()))

@@ -266,7 +266,7 @@ def test_too_few_trajectories_are_refused(trained, tmp_path):
     """No batch, no update: such a run would end at once and save the model it was given."""
     with pytest.raises(UserError, match="32 trajectories are fewer than one batch of 33"):
         again(trained, tmp_path / "run", batch_size=33)
-    with pytest.raises(UserError, match="unknown learning rate schedule 'steps'"):
+    with pytest.raises(UserError, match="unknown schedule 'steps': one of constant, cosine, wsd"):
         again(trained, tmp_path / "unknown", schedule="steps")  # used to show only after the warm-up
     assert not (tmp_path / "run/checkpoint").exists() and not (tmp_path / "unknown").exists()
 

@@ -1,0 +1,100 @@
+"""Studies: what is run again, what is not, and the arithmetic of their tables."""
+
+import json
+import sys
+
+import pytest
+
+from training import ROOT
+
+sys.path.insert(0, str(ROOT / "runs"))
+import study
+from study import BASE, WARM, Runs, Study, cpu_seconds, done_once, figure, mean_and_half_width, run_study, table
+
+
+def result(sampled: float, seed: int) -> dict:
+    curve = {"accuracy": [0.1, sampled], "code_use": [0.5, 1.0], "seconds/cpu": [4.0, 8.0]}
+    return {
+        "sampled": sampled, "cooler": sampled + 0.05, "greedy": sampled + 0.1, "code_use": 0.5, "problems": 20,
+        "cpu_seconds": 10.0 + seed, "curve": curve,
+    }  # fmt: skip
+
+
+def test_intervals_by_hand():
+    """A normal quantile in place of Student's t makes three seeds look like thirty."""
+    # mean 2, standard deviation 1, t = 4.303 with 2 degrees of freedom, 4.303 / sqrt 3 = 2.484
+    assert mean_and_half_width([1.0, 2.0, 3.0]) == (2.0, pytest.approx(2.484, abs=1e-3))
+    assert mean_and_half_width([1.0])[1] == float("inf")
+
+
+def test_table_compares_seed_by_seed(tmp_path):
+    """Seeds differ more than arms do: unpaired, a difference drowns in the spread of the warm starts."""
+    some = Study({"a": "", "b": "--kl 1"}, reference="a")
+    results = {
+        BASE: {s: {k: v for k, v in result(0.0, s).items() if k not in ("cpu_seconds", "curve")} for s in range(3)},
+        "a": {s: result(0.5 + 0.1 * s, s) for s in range(3)},
+        "b": {s: result(0.45 + 0.1 * s, s) for s in range(3)},
+    }
+    rows = table(some, results).splitlines()
+    assert rows[0] == "|  | sampled | at temperature 0.6 | greedy | code use | CPU s of training | sampled, minus a |"
+    assert rows[
+        3
+    ] == "| a | 0.600 (0.500, 0.600, 0.700) | 0.650 (0.550, 0.650, 0.750) | 0.700 (0.600, 0.700, 0.800) | " + (
+        "0.500 (0.500, 0.500, 0.500) | 11 (10-12) |  |"
+    )
+    assert rows[4].endswith("| 11 (10-12) | -0.050 ± 0.000 |") and rows[2].split(" | ")[5] == ""
+    for name in ("one", "two"):
+        figure(some, results, tmp_path / f"{name}.svg")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_a_run_is_not_repeated_unless_it_would_differ(tmp_path):
+    """An hour lost to an interruption; or, worse, figures of other flags than the table says."""
+    calls = []
+
+    def work() -> dict:
+        calls.append(1)
+        return {"figure": len(calls)}
+
+    record = tmp_path / "run.json"
+    assert [done_once(record, key, work)["figure"] for key in ("a", "a", "b", "b", "a")] == [1, 1, 2, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_warm_starts_are_shared_and_arms_start_from_their_own(tmp_path, monkeypatch):
+    """Arms that start from different warm starts, or all from that of one seed, differ by more than their flags."""
+    commands = []
+
+    def fake(command: list[str], log) -> float:
+        commands.append(" ".join(command[1:]))
+        out = tmp_path / command[command.index("--out") + 1]
+        out.mkdir()
+        (out / "metrics.jsonl").write_text('{"accuracy": 0.5, "seconds/cpu": 1.0}\n')
+        figures = {"overall": {"accuracy": 0.5, "code_use": 1.0, "problems": 9}}
+        (out / "evaluation.json").write_text(json.dumps({"results": {"x": {"sampled": figures, "greedy": figures}}}))
+        return 1.0
+
+    monkeypatch.setattr(study, "cpu_seconds", fake)
+    some = Study({"a": "", "b 1.2": "--kl 1"}, seeds=(3, 4), split="dev", samples=2)
+    results = run_study(some, tmp_path, jobs=4)
+    assert list(results) == [BASE, WARM, "a", "b 1.2"] and all(list(seeds) == [3, 4] for seeds in results.values())
+    assert sum(command.startswith("sft.py") for command in commands) == 2
+    for seed in (3, 4):
+        (b,) = [command for command in commands if command.startswith("grpo.py") and f"b-1.2-{seed} " in command]
+        assert (
+            f"--seed {seed}" in b and f"--model {tmp_path}/warm-start-{seed}/checkpoint" in b and b.endswith("--kl 1")
+        )
+    assert sum("--split dev --samples 2" in command for command in commands) == 16
+    assert len({*tmp_path.glob("*.json")}) == 8  # a name with a dot in it keeps what follows
+    before = len(commands)
+    Runs(some, tmp_path).arm("a", 3)
+    assert len(commands) == before
+
+
+def test_cpu_time_counts_children_and_failures_name_their_log(tmp_path):
+    """A program's own time alone leaves out every program that the model wrote."""
+    burn = "import subprocess, sys, time\nwhile time.process_time() < 0.3: pass\n"
+    nested = burn + f"subprocess.run([sys.executable, '-c', {burn!r}])\n"
+    assert cpu_seconds([sys.executable, "-c", nested], tmp_path / "log") > 0.6
+    with pytest.raises(SystemExit, match=r"failed \(.*log\): ValueError: oh"):
+        cpu_seconds([sys.executable, "-c", "raise ValueError('oh')"], tmp_path / "log")
