@@ -24,11 +24,12 @@ import torch
 from torch import Tensor
 
 from checkpoint import Bundle, load_bundle
+from cli import UserError, parse_arguments, run_main, user_input
 from executor import Executor
 from generator import Generator, Sequence
 from rollout import Episode, InFlight, Rollout, RolloutArguments, prompt_tokens
 from suites.base import Problem
-from training import UserError, fit_threads, parse_arguments, run_main, start_processes, user_input
+from training import fit_threads, start_processes
 
 BOLD, DIM, PLAIN = "\033[1m", "\033[2m", "\033[0m"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline

@@ -21,20 +21,12 @@ from pathlib import Path
 import torch
 
 from checkpoint import load_bundle, write_whole
+from cli import Run, UserError, check_arguments, parse_arguments, run_main, user_input
 from executor import Executor, check_sandbox
 from rollout import Episode, Rollout, RolloutArguments, check_prompts, readable
 from suites.base import Problem
 from tasks import INDEX_RANGES, problems, resolve
-from training import (
-    Run,
-    UserError,
-    check_arguments,
-    fit_threads,
-    parse_arguments,
-    run_main,
-    start_processes,
-    user_input,
-)
+from training import fit_threads, start_processes
 
 EMBEDDED_STAGES = {"base": "assets/tiny", "warm start": "out/sft/checkpoint", "GRPO": "out/grpo/checkpoint"}
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 import sft
 from checkpoint import load_bundle
+from cli import Run, UserError, check_arguments, parse_arguments, run_main, user_input
 from executor import Executor, check_sandbox
 from model import Decoder
 from rollout import Episode, Rollout, RolloutArguments, RolloutStats, check_prompts
@@ -31,17 +32,11 @@ from tasks import problems, resolve
 from training import (
     SCHEDULES,
     Policy,
-    Run,
-    UserError,
     backward,
-    check_arguments,
     learning_rate_at,
     log_probs_of,
-    parse_arguments,
-    run_main,
     start_processes,
     sum_over_ranks,
-    user_input,
     world_size,
 )
 

@@ -22,9 +22,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from charts import CSS, dots, marks, panels
+from cli import ROOT, UserError, run_main, user_input
 from evaluate import telling, wilson
 from tasks import spans
-from training import ROOT, UserError, run_main, user_input
 
 EVALUATION = Path("out/evaluation")
 HELD_OUT_SHOWN = 12  # problems of the evaluation, at most, that are shown with every model's reply

@@ -24,24 +24,11 @@ from accelerate.utils import set_seed
 from tqdm import tqdm
 
 import teacher
+from cli import Run, UserError, check_arguments, parse_arguments, run_main, user_input
 from executor import Executor, check_sandbox
 from rollout import choose_style, encode_trajectory
 from tasks import resolve
-from training import (
-    SCHEDULES,
-    Documents,
-    Policy,
-    Run,
-    UserError,
-    backward,
-    check_arguments,
-    learning_rate_at,
-    parse_arguments,
-    run_main,
-    start_processes,
-    sum_over_ranks,
-    user_input,
-)
+from training import SCHEDULES, Documents, Policy, backward, learning_rate_at, start_processes, sum_over_ranks
 
 
 @dataclasses.dataclass

@@ -36,11 +36,11 @@ from typing import Any
 from tqdm import tqdm
 
 from checkpoint import write_whole
+from cli import check_out, run_main, user_input
 from executor import Executor, Result, SandboxError, check_sandbox
 from rollout import observation
 from suites.base import Problem
 from tasks import get_task, problems, resolve
-from training import check_out, run_main, user_input
 
 MIX = {"ok": 0.25, "text": 0.38, "bad": 0.22, "bug": 0.15}
 

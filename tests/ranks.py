@@ -15,10 +15,11 @@ import grpo
 import sft
 import tasks
 from checkpoint import load_bundle
+from cli import run_main
 from grpo import GRPOArguments, update
 from rollout import Episode, Turn
 from suites.base import Problem
-from training import Policy, backward, run_main, start_processes, sum_over_ranks, whole
+from training import Policy, backward, start_processes, sum_over_ranks, whole
 
 
 def documents() -> list[tuple[Tensor, Tensor]]:

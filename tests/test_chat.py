@@ -22,10 +22,10 @@ from test_training import random_bundle
 import chat
 from chat import BOLD, DIM, PLAIN, Chat, ChatArguments
 from checkpoint import load_bundle
+from cli import ROOT, UserError, parse_arguments, run_main
 from executor import Executor
 from rollout import Rollout
 from suites.base import Problem
-from training import ROOT, UserError, parse_arguments, run_main
 
 TINY = str(ROOT / "assets/tiny")
 UNICODE = 'Wörter, €, 😀.\n```python\nprint("é😀")\n```'

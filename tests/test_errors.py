@@ -14,6 +14,7 @@ import pytest
 from accelerate import PartialState
 from test_training import random_bundle
 
+import cli
 import evaluate
 import grpo
 import model
@@ -21,9 +22,9 @@ import sft
 import teacher
 import training
 from checkpoint import load_bundle, save_bundle
+from cli import ABOVE_ZERO, AT_LEAST, ROOT, run_main
 from rollout import prompt_tokens
 from tasks import problems
-from training import ABOVE_ZERO, AT_LEAST, ROOT, run_main
 
 TINY = str(ROOT / "assets/tiny")
 SCRIPTS = {"sft": sft.main, "grpo": grpo.main, "evaluate": evaluate.main}
@@ -267,7 +268,7 @@ def test_a_group_of_one_is_enough_for_rejection_sampling():
 
 def test_a_tracker_that_is_not_installed_is_refused_at_once(monkeypatch):
     """Noticed after the run folder was made, it would have moved an older run aside for nothing."""
-    monkeypatch.setitem(training.TRACKERS, "wandb", lambda: False)
+    monkeypatch.setitem(cli.TRACKERS, "wandb", lambda: False)
     assert run("grpo", "--report_to wandb") == "wandb is not installed: pip install -e '.[wandb]'"
     assert not Path("run").exists()
 

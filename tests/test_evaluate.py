@@ -14,11 +14,11 @@ from test_training import random_bundle
 
 import evaluate
 from checkpoint import save_bundle
+from cli import ROOT, UserError, run_main
 from evaluate import EvaluateArguments, figures, table, telling, wilson
 from executor import Result
 from rollout import Episode, Turn
 from suites.base import Problem
-from training import ROOT, UserError, run_main
 
 TINY = str(ROOT / "assets/tiny")
 

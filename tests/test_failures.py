@@ -24,6 +24,7 @@ from test_rollout import CODE, result, scripted
 from test_training import random_bundle
 
 import checkpoint
+import cli
 import evaluate
 import executor
 import generator
@@ -32,8 +33,8 @@ import sft
 import teacher
 import training
 from checkpoint import atomic_folder, load_bundle, save_bundle, write_whole, writing
+from cli import ROOT, Run, run_main
 from executor import Executor, SandboxError
-from training import ROOT, Run, run_main
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -202,10 +203,10 @@ def test_a_log_keeps_whole_lines_when_it_is_interrupted():
 
     def records():
         yield {"text": "x" * 100_000}
-        raise training.Stopped(signal.SIGINT)
+        raise cli.Stopped(signal.SIGINT)
 
     run = Run("run", grpo.GRPOArguments())
-    with pytest.raises(training.Stopped):
+    with pytest.raises(cli.Stopped):
         run.append("episodes.jsonl", records())
     assert not Path("run/episodes.jsonl").exists()
 
@@ -230,13 +231,13 @@ def test_a_disk_that_fills_up_in_training_names_the_file_and_what_is_kept(monkey
 def test_a_disk_that_fills_up_while_saving(monkeypatch):
     """The weights are written in Rust, whose errors are of another class and name no file; half a checkpoint under
     its final name would be found only by the next run."""
-    save = training.save_bundle
+    save = cli.save_bundle
 
     def full(*arguments):
         with full_disk(1_000_000):
             save(*arguments)
 
-    monkeypatch.setattr(training, "save_bundle", full)
+    monkeypatch.setattr(cli, "save_bundle", full)
     kept = "run keeps config.yaml, metrics.jsonl, revision.txt, trajectories.jsonl, but no checkpoint"
     assert run("sft") == f"run/checkpoint: {TOO_LARGE}; {kept}"
     assert sorted(path.name for path in Path("run").iterdir()) == kept.split(", but")[0].split(" keeps ")[1].split(", ")
@@ -387,9 +388,9 @@ def test_an_interruption_between_two_renames_leaves_the_older_folder(monkeypatch
         rename(path, target)
         renamed.append(path.name)
         if len(renamed) == 1:
-            raise training.Stopped(signal.SIGINT)
+            raise cli.Stopped(signal.SIGINT)
 
-    with pytest.raises(training.Stopped), atomic_folder(Path("model")) as temporary:
+    with pytest.raises(cli.Stopped), atomic_folder(Path("model")) as temporary:
         (temporary / "weights").write_text("new")
         monkeypatch.setattr(Path, "rename", interrupted)
     assert renamed[0] == "model" and Path("model/weights").read_text() == "old" and len(list(Path().iterdir())) == 1
@@ -416,7 +417,7 @@ def test_a_second_signal_ends_at_once():
     script = (
         "import os, signal, sys, time\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from training import run_main\n"
+        "from cli import run_main\n"
         "def main():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
@@ -507,13 +508,13 @@ def test_one_rank_alone_fails(tmp_path):
     with no traceback of ours."""
     script = tmp_path / "train.py"
     script.write_text(
-        f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport grpo, training\n"
+        f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport cli, grpo\n"
         "def update(*arguments):\n"
         "    if os.environ['RANK'] == '1':\n"
-        "        raise training.UserError('rank 1 is not well')\n"
+        "        raise cli.UserError('rank 1 is not well')\n"
         "    return real(*arguments)\n"
         "grpo.update, real = update, grpo.update\n"
-        "training.run_main(grpo.main)\n"
+        "cli.run_main(grpo.main)\n"
     )
     flags = [str(script), "--model", TINY, "--out", str(tmp_path / "run"), *FLAGS["grpo"].split()]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *flags]
@@ -522,5 +523,5 @@ def test_one_rank_alone_fails(tmp_path):
     )
     assert done.returncode == 1
     assert "train.py, rank 1: rank 1 is not well" in done.stderr.splitlines()
-    ours = [text for text in done.stderr.splitlines() if str(ROOT / "grpo.py") in text or "training.py" in text]
+    ours = [text for text in done.stderr.splitlines() if str(ROOT / "grpo.py") in text or "cli.py" in text]
     assert ours == []

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from training import ROOT
+from cli import ROOT
 
 pytestmark = pytest.mark.gpu
 

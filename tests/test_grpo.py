@@ -20,6 +20,7 @@ import grpo
 import sft
 import tasks
 from checkpoint import load_bundle, save_bundle
+from cli import ROOT, UserError
 from executor import Executor
 from grpo import (
     GRPOArguments,
@@ -33,7 +34,7 @@ from grpo import (
 from rollout import Episode, Rollout, RolloutArguments, Turn
 from suites.base import Problem
 from tasks import problems
-from training import ROOT, Policy, UserError, log_probs_of
+from training import Policy, log_probs_of
 
 TINY = str(ROOT / "assets/tiny")
 

@@ -17,7 +17,7 @@ from test_training import random_bundle
 import sft
 import tasks
 from checkpoint import save_bundle
-from training import ROOT
+from cli import ROOT
 
 UPDATES = ("supervised", "one update", "three updates", "mean per episode", "one busy rank")
 

@@ -13,8 +13,8 @@ from run_folders import Node, record, text_of, whole, words, write_evaluation, w
 import charts
 import report
 from charts import panels, time_split
+from cli import UserError, run_main
 from report import main, page
-from training import UserError, run_main
 
 EVIL = """</script></p></pre></svg><img src=x onerror="alert('&amp;')" title=' {{ 7 * 7 }} $\\frac{"""
 

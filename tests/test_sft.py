@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sft
 from checkpoint import load_bundle, save_bundle
+from cli import ROOT, UserError
 from rollout import CUT_NOTE, encode_trajectory, prompt_tokens
 from sft import SFTArguments, load_trajectories
 from teacher import write_trajectories
-from training import ROOT, UserError
 
 TINY = str(ROOT / "assets/tiny")
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from training import ROOT
+from cli import ROOT
 
 sys.path.insert(0, str(ROOT / "runs"))
 import study

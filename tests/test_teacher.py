@@ -7,11 +7,11 @@ import datasets
 import pytest
 
 import teacher
+from cli import UserError
 from executor import Executor, Result
 from rollout import observation
 from tasks import EMBEDDED, INDEX_RANGES, PYTHON_FENCES, extract_answer, get_task, problems, spans
 from teacher import MIX, PROGRAMS, scripted, summary, write_trajectories
-from training import UserError
 
 
 @pytest.fixture(scope="module")

@@ -19,27 +19,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import training
 from checkpoint import Bundle, atomic_folder, load_bundle, save_bundle
+from cli import ROOT, Run, UserError, parse_arguments, run_main, user_input
 from evaluate import EvaluateArguments
 from executor import SandboxError
 from grpo import GRPOArguments
 from model import Decoder, PackedAttention, packed_positions
 from sft import SFTArguments
-from training import (
-    ROOT,
-    Packed,
-    Policy,
-    Run,
-    UserError,
-    backward,
-    learning_rate_at,
-    log_probs_of,
-    micro_batches,
-    parse_arguments,
-    run_main,
-    score,
-    score_packed,
-    user_input,
-)
+from training import Packed, Policy, backward, learning_rate_at, log_probs_of, micro_batches, score, score_packed
 
 VOCAB, END = 101, 3
 

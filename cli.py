@@ -1,0 +1,315 @@
+"""How every script begins and ends: arguments, errors in one line, and the run folder that keeps what was computed.
+
+Flags come from a dataclass, a YAML file first. What the user can mend, or the machine has failed at, ends a script with
+one line and an exit code; a bug keeps its traceback.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import errno
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+import torch.distributed as dist
+import yaml
+from accelerate import PartialState
+from accelerate.utils import is_tensorboard_available, is_wandb_available
+from transformers import HfArgumentParser
+
+from checkpoint import Bundle, save_bundle, write_whole, writing
+from executor import SandboxError
+
+ROOT = Path(__file__).resolve().parent
+TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
+
+Arguments = TypeVar("Arguments")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# arguments and run folders
+
+
+# The least that a number may be, by the name of its flag in whichever script.
+AT_LEAST = {
+    0: ("clip_high", "clip_low", "kl", "learning_rate", "max_code_runs", "seed", "show", "warmup", "weight_decay"),
+    1: (
+        "batch_size", "epochs", "group_size", "max_length", "max_observation_tokens", "max_reply_tokens",
+        "micro_batch_tokens", "problems_per_task", "prompts_per_step", "samples", "slots", "steps", "trajectories",
+        "updates_per_step",
+    ),
+}  # fmt: skip
+ABOVE_ZERO = ("code_timeout", "max_grad_norm", "temperature")
+# Errors of the system that are the machine's, never a bug.
+MACHINE_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE,
+    errno.ENAMETOOLONG, errno.ENOMEM, errno.EAGAIN,
+}  # fmt: skip
+
+
+class UserError(Exception):
+    """Something the user can mend; `run_main` prints it as one line."""
+
+
+class Stopped(BaseException):
+    """The signal (SIGINT or SIGTERM) that ends a run; clean-up happens on the way to `run_main`."""
+
+
+@contextlib.contextmanager
+def user_input() -> Iterator[None]:
+    """Around what is done with names and paths that the user gave: there a ValueError is theirs to mend. Elsewhere it
+    is a bug, and keeps its traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(str(error)) from error
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Leaves the lines of a docstring as they are, and prints defaults."""
+
+
+def check_arguments(arguments: Any, **choices: Iterable[str]) -> None:
+    """UserError for a number that makes no sense, and for a word that is none of the `choices` for its flag."""
+    for least, names in AT_LEAST.items():
+        for name in names:
+            # Written so that nan fails too.
+            if not least <= (value := getattr(arguments, name, least)) < math.inf:
+                raise UserError(f"--{name} must be a number of at least {least}, not {value}")
+    for name in ABOVE_ZERO:
+        if not 0 < (value := getattr(arguments, name, 1)) < math.inf:
+            raise UserError(f"--{name} must be a number above 0, not {value}")
+    if getattr(arguments, "seed", 0) >= 2**32:
+        raise UserError(f"--seed must be below 2**32, not {arguments.seed}")
+    for name, known in choices.items():
+        if (value := getattr(arguments, name)) not in known:
+            raise UserError(f"unknown {name} {value!r}: one of {', '.join(known)}")
+
+
+def check_out(folder: Path, room: int = 0) -> None:
+    """UserError unless files, `room` bytes of them, can be written in `folder` or, if that is not there yet, where it
+    would be made. To be asked before what is to be written there is computed; leaves nothing behind."""
+    folder = folder.absolute()
+    try:
+        for place in (folder, *folder.parents):
+            with contextlib.suppress(FileNotFoundError):
+                place.stat()
+                break
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(2**16))  # a full disk lets one make empty files
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        raise UserError(f"--out: nothing can be written to {place}: {error.strerror}") from error
+    if free < room:
+        raise UserError(f"--out: {place} has {free / 1e6:.0f} MB free, and a checkpoint takes {room / 1e6:.0f} MB")
+
+
+class Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line in place of the usage, which is as long as the list of flags."""
+        raise UserError(f"{message} (--help lists all flags)")
+
+
+def parse_arguments(cls: type[Arguments], argv: list[str] | None = None, words: Sequence[str] = ()) -> Arguments:
+    """`[config.yaml] [--flag value ...]` -> an instance of the dataclass `cls`; flags override the file. `words`: text
+    fields that are given as bare words, in this order; with init=False, or they would be flags as well."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    usage = " ".join(["%(prog)s", *(f"[{word}]" for word in words), "[--flag value ...]"]) if words else None
+    about = sys.modules[cls.__module__].__doc__
+    parser = Parser(cls, usage=usage, description=about, formatter_class=HelpFormatter, allow_abbrev=False)
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        path = Path(argv.pop(0))
+        if not path.is_file():
+            raise UserError(f"there is no configuration file {path}")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path} must hold `name: value` lines")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(map(str, values.keys() - known)):
+            raise UserError(f"{path} sets {', '.join(unknown)}, which {Path(sys.argv[0]).name} does not know")
+        values = {k: v for k, v in values.items() if v not in (None, [])}  # argparse knows no flag without a value
+        # As flags rather than as defaults, so that values of a wrong type are refused in the same way.
+        flags = [[f"--{k}", *map(str, v if isinstance(v, list) else [v])] for k, v in values.items()]
+        argv = [word for flag in flags for word in flag] + argv
+    arguments, unknown = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    for name in words:
+        if unknown and not unknown[0].startswith("--"):  # "-7 * 6?" is a question
+            setattr(arguments, name, unknown.pop(0))
+    if unknown:
+        late = "; a configuration file comes first" if unknown[0].endswith((".yaml", ".yml")) else ""
+        parser.error(f"unknown arguments: {' '.join(unknown)}{late}")
+    return arguments
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Calls `main`. What the user can mend, what the machine has failed at, and signals that end the process become one
+    line that says what is kept, and an exit code: 1, or 128 and the signal's number. A bug keeps its traceback."""
+
+    def stop(number: int, _) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        raise Stopped(number)
+
+    Run.current = None
+    handled = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in handled}
+    try:
+        main()
+        if dist.is_initialized():  # only here: after an error it would wait for the other ranks
+            dist.destroy_process_group()
+        return
+    except Stopped as error:
+        number = signal.Signals(error.args[0])
+        line, code = f"stopped by {number.name}", 128 + number
+    except Exception as error:
+        line, code = in_one_line(error), 1
+        if not line:
+            raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    # Out here the stack is unwound, and with it the progress bars are off the screen.
+    kept = f"; {Run.current.kept()}" if Run.current else ""
+    rank, name = int(os.environ.get("RANK", "0")), Path(sys.argv[0]).name
+    who = f"\n{name}, rank {rank}" if rank else name  # on a line of its own, below the main process's progress bar
+    line = f"{who}: " + f"{line}{kept}".replace("\n", " ")
+    if code == 1:
+        raise SystemExit(line)
+    if not rank:  # a signal comes to all ranks
+        print(line, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def in_one_line(error: Exception) -> str:
+    """What is wrong and what to do about it; empty for what must be a bug."""
+    if isinstance(error, UserError | SandboxError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        advice = ": free some space, or take another --out" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part) + advice
+    if dist.is_initialized() and re.search("[Cc]onnection (closed|reset) by peer", str(error)):
+        return "another process of this run has ended; it says why"
+    if re.search("out of memory|allocate memory", str(error)) or isinstance(error, MemoryError):
+        frames = [(Path(frame.filename).name, frame.name) for frame in traceback.extract_tb(error.__traceback__)]
+        if any(file == "generator.py" for file, _ in frames):
+            return "out of memory while sampling: lower --slots or --max_reply_tokens"
+        if {("training.py", "backward"), ("training.py", "log_probs_of")} & {*frames}:
+            return "out of memory while training: lower --micro_batch_tokens"
+        return "out of memory: the model and its optimizer need a larger machine, or more GPUs"
+    return ""
+
+
+class Run:
+    """A run folder: config.yaml, revision.txt, metrics.jsonl, episodes.jsonl and whatever the script saves there.
+
+    An older run of the same name is moved aside, never overwritten. `result`: the file or folder without which the run
+    is not complete; `room`: the bytes that it will take.
+    """
+
+    current: ClassVar["Run | None"] = None  # what `run_main` speaks of when a run ends before its time
+
+    def __init__(self, folder: str, arguments: Any, report_to: str = "", result: str = "checkpoint", room: int = 0):
+        self.check(folder, report_to, room)
+        self.folder, self.result = Path(folder), result
+        self.main = PartialState().is_main_process
+        self.tracker = None
+        if not self.main:
+            return
+        if (self.folder / "config.yaml").exists():
+            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((self.folder / "config.yaml").stat().st_mtime))
+            aside = self.folder.with_name(f"{self.folder.name}-{stamp}")
+            while aside.exists():  # several runs began within the same second
+                aside = aside.with_name(aside.name + "+")
+            self.folder.rename(aside)
+            print(f"an older run was moved to {aside}")
+        values = dataclasses.asdict(arguments)
+        write_whole(self.folder / "config.yaml", [yaml.safe_dump(values, sort_keys=False)])
+        write_whole(self.folder / "revision.txt", [git_revision() + "\n"])
+        Run.current = self
+        if report_to:
+            self.tracker = make_tracker(report_to, self.folder, values)
+
+    @staticmethod
+    def check(folder: str, report_to: str = "", room: int = 0) -> None:
+        """UserError where a run folder could not be written, or its figures not be reported: to be asked before
+        anything is computed. Leaves nothing behind."""
+        if not PartialState().is_main_process:
+            return
+        if Path(folder).name in ("", ".."):
+            raise UserError(f"--out {folder!r} is not the name of a folder")
+        check_out(Path(folder), room)
+        check_out(Path(folder).parent)  # an older run is renamed there
+        if report_to and report_to not in TRACKERS:
+            raise UserError(f"unknown tracker {report_to!r}: one of {', '.join(TRACKERS)}")
+        if report_to and not TRACKERS[report_to]():
+            raise UserError(f"{report_to} is not installed: pip install -e '.[{report_to}]'")
+
+    def kept(self) -> str:
+        """What the folder holds, in words."""
+        names = sorted(path.name for path in self.folder.glob("[!.]*"))
+        missing = "" if self.result in names else f", but no {self.result}"
+        return f"{self.folder} keeps {', '.join(names)}{missing}"
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        """Appends a line to metrics.jsonl (and to the tracker). What the names mean: docs/metrics.md."""
+        if self.main:
+            self.append("metrics.jsonl", [{"step": step, **values}])
+            if self.tracker is not None:
+                self.tracker.log({k: v for k, v in values.items() if isinstance(v, int | float)}, step=step)
+
+    def append(self, name: str, records: Iterable[dict[str, Any]]) -> None:
+        """Appends records to a .jsonl file of the run folder; main process only. Whole lines or nothing: they go in one
+        write, which no signal can cut, and what a full disk has cut is taken back."""
+        data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+        with writing(self.folder / name), (self.folder / name).open("ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            try:
+                while data := data[file.write(data) :]:  # the kernel takes up to 2 GB at a time
+                    pass
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(start)
+                raise
+
+    def save(self, bundle: Bundle) -> Path:
+        """Saves what generates as `checkpoint` in the run folder; returns its path."""
+        folder = self.folder / "checkpoint"
+        if self.main:
+            save_bundle(bundle, folder)
+        PartialState().wait_for_everyone()
+        return folder
+
+
+def git_revision() -> str:
+    """The commit of this code, with `-dirty` if files differ from it; "unknown" outside a git checkout."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    return "unknown"
+
+
+def make_tracker(name: str, folder: Path, config: dict[str, Any]):
+    """TensorBoard or Weights & Biases, through accelerate."""
+    from accelerate import tracking
+
+    if name == "tensorboard":
+        tracker = tracking.TensorBoardTracker(folder.name, logging_dir=folder)
+    else:
+        tracker = tracking.WandBTracker(folder.name)
+    tracker.start()
+    tracker.store_init_configuration({k: v for k, v in config.items() if not isinstance(v, list)})
+    return tracker
