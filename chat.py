@@ -68,7 +68,7 @@ class Chat(Rollout):
             [episode], _ = self([problem], temperature=self.arguments.temperature, step=problem.index)
         except KeyboardInterrupt:
             self.write_line("stopped")
-            executor, self.executor = self.executor, Executor(timeout=self.arguments.code_timeout)
+            executor, self.executor = self.executor, self.arguments.executor()
             executor.close()
             raise
         self.grow(episode.tokens[self.position :], episode.sampled[self.position :])  # what the last step brought
@@ -156,7 +156,7 @@ def converse(arguments: ChatArguments) -> bool:
     with user_input():
         bundle = load_bundle(arguments.model, torch.bfloat16 if device.type == "cuda" else torch.float32, device)
         fit_threads(bundle.model)
-        chat = Chat(bundle, Executor(timeout=arguments.code_timeout), arguments, sys.stdout, terminal)
+        chat = Chat(bundle, arguments.executor(), arguments, sys.stdout, terminal)
     bundle.tokenizer.model_max_length = sys.maxsize  # it would warn of what prompt_too_long says
     try:
         for question in [arguments.question] if arguments.question else questions(interactive):

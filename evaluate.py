@@ -22,7 +22,7 @@ import torch
 
 from checkpoint import load_bundle, write_whole
 from cli import Run, UserError, check_arguments, parse_arguments, run_main, user_input
-from executor import Executor, check_sandbox
+from executor import check_sandbox
 from rollout import Episode, Rollout, RolloutArguments, check_prompts, readable
 from suites.base import Problem
 from tasks import INDEX_RANGES, problems, resolve
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     if state.num_processes > 1:
         raise UserError("evaluation runs in one process: start it with python")
     Run.check(arguments.out)
-    check_sandbox()
+    check_sandbox(arguments.best_effort)
     models = {name.removeprefix("out/").removesuffix("/checkpoint"): name for name in arguments.model}
     if len(models) < len(arguments.model):
         models = {name: name for name in arguments.model}
@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
     results: dict[str, dict[str, dict]] = {}
     records: dict[str, list[dict]] = {}  # of the last model, by decoding
     try:
-        with Executor(timeout=arguments.code_timeout) as executor:
+        with arguments.executor() as executor:
             for label, bundle in bundles.items():
                 fit_threads(bundle.model)
                 rollout = Rollout(bundle, executor, arguments, arguments.seed)

@@ -25,7 +25,7 @@ from torch import Tensor
 import sft
 from checkpoint import load_bundle
 from cli import Run, UserError, check_arguments, parse_arguments, run_main, user_input
-from executor import Executor, check_sandbox
+from executor import check_sandbox
 from model import Decoder
 from rollout import Episode, Rollout, RolloutArguments, RolloutStats, check_prompts
 from tasks import problems, resolve
@@ -306,7 +306,7 @@ def train(arguments: GRPOArguments) -> Path:
     """Runs GRPO and returns the checkpoint's folder."""
     state = start_processes()
     Run.check(arguments.out, arguments.report_to)
-    check_sandbox()
+    check_sandbox(arguments.best_effort)
     with user_input():
         pool = [p for name in resolve(arguments.tasks) for p in problems(name, "rl", arguments.problems_per_task)]
     if len(pool) < arguments.prompts_per_step:
@@ -328,7 +328,7 @@ def train(arguments: GRPOArguments) -> Path:
         for rank in (state.process_index, state.process_index + 1)
     )
     began, cpu_began, program_cpu = time.perf_counter(), time.process_time(), 0.0
-    with Executor(timeout=arguments.code_timeout) as executor:
+    with arguments.executor() as executor:
         rollout = Rollout(policy.bundle, executor, arguments, arguments.seed)
         policy.bundle.config.prompt_style = rollout.style  # the checkpoint remembers it
         for step in range(arguments.steps):

@@ -64,9 +64,16 @@ class RolloutArguments:
         default=96, metadata={"help": "longer output is cut in the middle, with a note"}
     )
     code_timeout: float = dataclasses.field(default=5.0, metadata={"help": "seconds a program may run"})
+    best_effort: bool = dataclasses.field(
+        default=False, metadata={"help": "run programs even where the sandbox does not hold, with your rights"}
+    )
     deterministic: bool = dataclasses.field(
         default=True, metadata={"help": "the same seed gives the same bits: observations rejoin at fixed steps"}
     )
+
+    def executor(self) -> Executor:
+        """What runs the programs of these episodes; to be closed."""
+        return Executor(timeout=self.code_timeout, best_effort=self.best_effort)
 
 
 @dataclasses.dataclass

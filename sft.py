@@ -53,6 +53,9 @@ class SFTArguments:
         default=96, metadata={"help": "longer output is cut, as in rollouts"}
     )
     prompt_style: str = dataclasses.field(default="", metadata={"help": "see rollout.py; empty: the checkpoint's own"})
+    best_effort: bool = dataclasses.field(
+        default=False, metadata={"help": "run programs even where the sandbox does not hold, with your rights"}
+    )
     report_to: str = dataclasses.field(default="", metadata={"help": "tensorboard | wandb"})
     seed: int = dataclasses.field(default=0, metadata={"help": "of the data order and the scripted teacher"})
 
@@ -87,7 +90,7 @@ def train(arguments: SFTArguments) -> Path:
     state = start_processes()
     Run.check(arguments.out, arguments.report_to)
     if not arguments.data:
-        check_sandbox()
+        check_sandbox(arguments.best_effort)
     set_seed(arguments.seed)
     with user_input():
         names = resolve(arguments.tasks)
@@ -118,7 +121,7 @@ def train(arguments: SFTArguments) -> Path:
         path = run.folder / "trajectories.jsonl"
         if run.main:
             print(f"writing and running {arguments.trajectories} scripted trajectories", flush=True)
-            with Executor() as executor:
+            with Executor(best_effort=arguments.best_effort) as executor:
                 teacher.write_trajectories(
                     teacher.scripted(names, arguments.trajectories, arguments.seed, executor), path
                 )

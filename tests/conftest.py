@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
+import executor
 from model import Decoder, ModelConfig
 from suites.base import Problem, Task
 from teacher import write_trajectories
@@ -117,3 +118,19 @@ def here(tmp_path, monkeypatch) -> Path:
     """An empty folder to be in, so that the names of folders are the same wherever the tests run."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def altered(monkeypatch, tmp_path):
+    """altered((old, new), ...): executors started from then on have these lines replaced on the far side."""
+
+    def alter(*lines: tuple[str, str]) -> None:
+        texts = {name: executor.SERVER.with_name(name).read_text() for name in ("zygote.py", "sandbox.py")}
+        for old, new in lines:
+            assert any(old in text for text in texts.values()), old
+            texts = {name: text.replace(old, new) for name, text in texts.items()}
+        for name, text in texts.items():
+            (tmp_path / name).write_text(text)
+        monkeypatch.setattr(executor, "SERVER", tmp_path / "zygote.py")
+
+    return alter
