@@ -334,7 +334,7 @@ def judge(report: dict, outputs: list[bytes], limits: dict, submitted: float) ->
         exit_code, died_of = None, -exit_code
     out_of_cpu = died_of == signal.SIGXCPU or (died_of == signal.SIGKILL and usage["cpu_s"] >= limits["timeout"])
     last_line = stderr.rstrip().rpartition("\n")[2]
-    if not report["layers"]:
+    if not report["sealed"]:
         status = "sandbox_error"
     elif died_of:
         status = "timeout" if report["timed_out"] or out_of_cpu else "signal"

@@ -5,10 +5,11 @@ one stops. By value: the seccomp filter > Landlock > resource limits > no descri
 zygote.py puts them up, some once in the fork server, the rest in each child. `python executor.py --doctor` tries them.
 
 What they do NOT promise. The kernel is shared: a bug in it is a way out, and a virtual machine is the answer to that.
-`stat` works on every path, so that names, sizes and dates of files are no secret. Time on the cores is limited for each
-program, not shared out fairly. What a program may read (the standard library, numpy) it may read whole, and the frames
-of zygote.py it sees through `sys._getframe`. Sets of objects that are hashed by address, `os.urandom` and unseeded
-`numpy.random.default_rng` differ between runs.
+`stat` works on every path, so that names, sizes and dates of files are no secret, nor what is installed. Time on the
+cores is limited for each program, not shared out fairly. What a program may read (the standard library, numpy) it may
+read whole, and the frames of zygote.py it sees through `sys._getframe`. Sets of objects that are hashed by address,
+`os.urandom` and unseeded `numpy.random.default_rng` differ between runs. And honest programs find less than at home:
+no file to write, no `multiprocessing` (whose locks are files), no `open("/dev/null", "w")`.
 
 Standard library only, and as little of it as it takes: what the fork server maps is what every fork copies.
 """
@@ -119,7 +120,8 @@ def landlock(packages: dict[str, str]) -> None:
 
 def readable(packages: dict[str, str]) -> dict[str, int]:
     """Paths and Landlock's rights to them; a right to a folder holds for all below it. From the folder of the standard
-    library, its entries one by one: site-packages lies in it, and may hold the answers of tasks."""
+    library, its entries one by one: site-packages lies in it, and may hold the answers of tasks. (That folder and those
+    in it can still be listed.)"""
     file, folder = 1 << 2, 1 << 3
     library = os.path.dirname(os.__file__)
     paths = {library: folder}  # imports list it

@@ -35,7 +35,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there in a zygote, and gone again for programs
 import sandbox
 
-del sys.path[0]
+del sys.path[0], sys.modules["sandbox"]
 
 PROGRAM = "<program>"  # the file name of a program in its tracebacks
 MAX_SOURCE_BYTES = 1_000_000
@@ -87,7 +87,9 @@ def report_exception(error: BaseException) -> None:
     """Write the traceback of `error` to stderr, less its first frame, which is that of `run_program`."""
     try:
         frames = error.__traceback__ and error.__traceback__.tb_next  # a MemoryError may lack one
-        write_stderr("".join(traceback.format_exception(type(error), error, frames)))
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        # A line of source can be as long as all that stderr may hold.
+        write_stderr("\n".join(line if len(line) < 1000 else f"{line[:1000]} ..." for line in text.split("\n")))
     except BaseException:  # noqa: BLE001 - out of memory, or the program broke what is called here
         write_stderr(f"{type(error).__name__}\n")
 
@@ -112,6 +114,8 @@ def be_child(fds: list[int], sealed_fd: int, limits: dict, zygote: int) -> None:
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed(0)
         os.dup2(sealed_fd, sandbox.SEALED_FD)
+        if sealed_fd != sandbox.SEALED_FD:
+            os.close(sealed_fd)  # a program that had it could read the report before the zygote does
         layers: tuple[Callable[[], None], ...] = (
             sandbox.process_group,
             lambda: sandbox.parent_death(zygote),
@@ -248,14 +252,15 @@ class Server:
         """Fork a child that runs a program; raises OSError if the system is out of processes or descriptors."""
         zygote, sealed_fd = os.getpid(), os.eventfd(1)
         try:
-            pid = os.fork()
+            if (pid := os.fork()) == 0:
+                be_child(fds, sealed_fd, self.limits, zygote)
+            pidfd = os.pidfd_open(pid)
         except OSError:
             os.close(sealed_fd)
+            self.kill_children(keep=[child.pid for child in self.children.values()])
             raise
-        if pid == 0:
-            be_child(fds, sealed_fd, self.limits, zygote)
         started = time.monotonic()
-        return Child(job, pid, os.pidfd_open(pid), sealed_fd, started, started + self.limits["timeout"])
+        return Child(job, pid, pidfd, sealed_fd, started, started + self.limits["timeout"])
 
     def reap(self, child: Child) -> dict[str, object]:
         """Collect an ended child, kill all it left behind, and return how it ended."""
@@ -270,6 +275,7 @@ class Server:
         held = [name for bit, name in enumerate(sandbox.CHILD_LAYERS) if sealed & 2 << bit]
         return {
             "exit_code": os.waitstatus_to_exitcode(status),
+            "sealed": sealed >= 0,
             "layers": [*self.layers, *held] if sealed >= 0 else [],
             "timed_out": child.deadline == math.inf,
             "started": child.started,  # time.monotonic() is one clock for all processes
