@@ -64,8 +64,6 @@ STALL_S = 60.0  # a zygote that is that much behind a program's time limit is re
 PACKAGES = ("numpy", "sympy", "mpmath", "scipy", "networkx", "pandas", "dateutil", "pytz", "tzdata", "six")
 # A wrong guess only costs time. Anchored to lines, so that the search is linear in whatever the model writes.
 SCIENCE = re.compile(r"^[ \t]*(?:import|from)[ \t][^\n]*\b(?:numpy|sympy|mpmath|scipy|pandas|networkx)\b", re.MULTILINE)
-
-
 # For a health check: a program of each flavour, and what it prints.
 KNOWN = {
     "print(sum(range(10)))": "45\n",

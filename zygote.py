@@ -200,6 +200,8 @@ class Server:
                 importlib.import_module(name)
         if "sympy" in sys.modules:
             sys.modules["sympy"].solve("x**2 - 2")  # loads what each program would load for itself, in 0.2 s
+        gc.collect()
+        gc.freeze()  # a collection in a child would write to, and so copy, every page of objects
         # /proc, for the last time: Landlock hides it.
         use_huge_pages()
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -214,8 +216,6 @@ class Server:
         self.layers = sandbox.put_up(dict(zip(sandbox.ZYGOTE_LAYERS, layers, strict=True)), limits["strict"])
         sandbox.prctl(sandbox.PR_SET_DUMPABLE, 0)
         self.kill_children(keep=())  # if /proc cannot list children, fail now
-        gc.collect()
-        gc.freeze()  # a collection in a child would write to, and so copy, every page of objects
 
     def serve(self) -> None:
         """Run programs until end-of-file."""
