@@ -55,9 +55,10 @@ from pathlib import Path
 
 if sys.platform == "linux":
     from sandbox import LAYERS, OPTIONAL
-    from zygote import MAX_MESSAGE_BYTES, MAX_SOURCE_BYTES, send
+    from zygote import MAX_MESSAGE_BYTES, send
 
 SERVER = Path(__file__).with_name("zygote.py")
+MAX_SOURCE_BYTES = 1_000_000
 MAX_ZYGOTES = 8  # per flavour, and one per core; each forks some hundred programs per second
 STALL_S = 60.0  # a zygote that is that much behind a program's time limit is replaced; a cold sympy takes seconds
 # What programs may import besides the standard library, where it is installed.

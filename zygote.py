@@ -38,7 +38,6 @@ import sandbox
 del sys.path[0], sys.modules["sandbox"]
 
 PROGRAM = "<program>"  # the file name of a program in its tracebacks
-MAX_SOURCE_BYTES = 1_000_000
 MAX_MESSAGE_BYTES = 65536
 POLL_S = 60.0  # how long a zygote sleeps at the most
 PRELOAD = {
@@ -109,7 +108,7 @@ def be_child(fds: list[int], sealed_fd: int, limits: dict, zygote: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # in place of the channel
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
-        text = os.pread(source, MAX_SOURCE_BYTES, 0).decode("utf-8", "surrogatepass")
+        text = os.pread(source, os.fstat(source).st_size, 0).decode("utf-8", "surrogatepass")
         random.seed(0)  # the module seeds itself anew after each fork
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed(0)

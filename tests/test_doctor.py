@@ -25,7 +25,7 @@ def test_the_sandbox_holds_on_this_machine():
 
 
 LANDLOCK = ("call(LIBC.syscall, restrict, ruleset, 0)", "pass")
-SECCOMP = ("prctl(PR_SET_SECCOMP, 2, ctypes.addressof(header))", "pass")
+SECCOMP = ("PR_SET_SECCOMP, 2, struct", "PR_SET_DUMPABLE, 0, struct")
 
 
 @pytest.mark.parametrize(
