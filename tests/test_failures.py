@@ -90,7 +90,7 @@ TOO_LARGE = os.strerror(errno.EFBIG)
         ("self.kill_children(keep=())", "raise OSError(2, 'no /proc')", "cannot confine programs: [Errno 2]"),
         ("LIBC.syscall, restrict", "LIBC.syscall, 1 << 30", "the layer landlock does not hold: [Errno 38]"),
         ("import site\n", "import nosuch\n", "its fork server died twice"),
-        ("pid = os.fork()", "raise OSError(11, 'no process left')", "no process left"),
+        ("zygote, sealed_fd = os.getpid(), os.eventfd(1)", "raise OSError(11, 'none left')", "none left"),
     ],
 )
 def test_a_machine_without_sandbox_is_told_at_once(old, new, message, script, altered, monkeypatch):
