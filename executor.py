@@ -123,12 +123,7 @@ class Executor(contextlib.AbstractContextManager):
     ):
         """Start the thread; zygotes start when they are needed. Raises SandboxError on other systems than Linux, and on
         other processors than x86_64 unless `best_effort`."""
-        if sys.platform != "linux":
-            raise SandboxError(
-                f"the executor needs Linux, and this is {sys.platform}: use a Linux machine or container"
-            )
-        if platform.machine() != "x86_64" and not best_effort:
-            raise SandboxError(refusal(f"there is no system call filter for {platform.machine()}"))
+        check_platform(best_effort)
         self.workers = workers or 2 * len(os.sched_getaffinity(0))
         self.timeout = timeout
         self._limits = {"timeout": timeout, "memory_bytes": memory_mb << 20, "output_bytes": output_kb << 10}
@@ -295,6 +290,14 @@ class Executor(contextlib.AbstractContextManager):
             ended.set_result({})
 
 
+def check_platform(best_effort: bool) -> None:
+    """SandboxError on a system or a processor for which there is no sandbox."""
+    if sys.platform != "linux":
+        raise SandboxError(f"the executor needs Linux, and this is {sys.platform}: use a Linux machine or container")
+    if platform.machine() != "x86_64" and not best_effort:
+        raise SandboxError(refusal(f"there is no system call filter for {platform.machine()}"))
+
+
 def check_sandbox(best_effort: bool = False) -> None:
     """Runs a program of each flavour whose output is known; SandboxError, in one line, if this machine cannot. To be
     asked before anything is computed that would then be lost."""
@@ -357,6 +360,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         if arguments.doctor:
+            check_platform(best_effort=True)  # elsewhere, the import would fail
             from doctor import examine
 
             sys.exit(not examine())

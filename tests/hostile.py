@@ -3,7 +3,7 @@
     python tests/hostile.py [PATTERN]     run them as whoever you are: all, or those whose id contains PATTERN
 
 tests/test_sandbox.py makes a test of each case, and runs this file once more as a user who is not root. Nothing here
-needs pytest, torch or a GPU: the standard library, executor.py and sandbox.py will do.
+needs pytest, torch or a GPU: the standard library, executor.py, zygote.py and sandbox.py will do.
 
 A program that tries something forbidden prints `refused` and the name of the error, so that a case pins down WHICH wall
 stood in its way: EPERM is the system call filter, EACCES is Landlock or the kernel's own care for a process that is not

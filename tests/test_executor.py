@@ -3,21 +3,23 @@
 Time-outs are short only where running into one is the point; elsewhere they are generous, for busy machines.
 """
 
-import contextlib
 import itertools
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+if sys.platform != "linux":
+    pytest.skip("the executor needs Linux", allow_module_level=True)
+
+from hostile import descendants, state, wait_until, zygotes
+
 import executor as executor_module
 from executor import Executor, Result
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the executor needs Linux")
 ROOT = Path(executor_module.__file__).parent
 
 
@@ -34,42 +36,9 @@ def hasty():
         yield shared
 
 
-def descendants(pid: int) -> set[int]:
-    """The living descendants of a process, by /proc."""
-    found: set[int] = set()
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                for child in map(int, listing.read_text().split()):
-                    found |= {child} | descendants(child)
-    return found
-
-
-def zygotes() -> set[int]:
-    """The fork servers among the descendants of this process, and their forks, which go by the same name."""
-
-    def command(pid: int) -> bytes:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            return Path(f"/proc/{pid}/cmdline").read_bytes()
-        return b""
-
-    return {pid for pid in descendants(os.getpid()) if b"zygote.py" in command(pid)}
-
-
 def is_alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_until(condition, seconds: float = 20.0):
-    """What `condition()` returns once that is true, or after so many seconds."""
-    end = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return found
+    return bool(state(pid))
 
 
 # How programs end
