@@ -235,7 +235,7 @@ class Executor(contextlib.AbstractContextManager):
         return min(pool, key=lambda zygote: (not zygote.ready, len(zygote.jobs)))
 
     def _start_zygote(self, flavour: str) -> Zygote:
-        """Run this file in a fresh interpreter: the exec leaves memory, environment and descriptors behind."""
+        """Run zygote.py in a fresh interpreter: the exec leaves memory, environment and descriptors behind."""
         environment = dict(PATH="/usr/bin:/bin", HOME="/nonexistent", LC_ALL="C.UTF-8", TZ="UTC")
         environment |= dict(PYTHONHASHSEED="0", PYTHONIOENCODING="utf-8:backslashreplace", PYTHONDONTWRITEBYTECODE="1")
         # One thread each: threads do not survive a fork, and programs would fight for the cores.

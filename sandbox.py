@@ -73,11 +73,14 @@ def namespaces() -> None:
             Path(f"/proc/self/{name}").write_text(text)
 
     if (pid := os.fork()) == 0:
+        number = 1
         try:
             enter()
+            number = 0
         except OSError as error:
-            os._exit(error.errno)
-        os._exit(0)
+            number = error.errno
+        finally:
+            os._exit(number)
     if number := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
         raise OSError(number, os.strerror(number))
     enter()

@@ -32,10 +32,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not there in a zygote, and gone again for programs
+if __name__ == "__main__":  # a zygote, whose path does not hold this folder
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import sandbox
 
-del sys.path[0], sys.modules["sandbox"]
+if __name__ == "__main__":  # programs are to import neither
+    del sys.path[0], sys.modules["sandbox"]
 
 PROGRAM = "<program>"  # the file name of a program in its tracebacks
 MAX_MESSAGE_BYTES = 65536

@@ -460,6 +460,15 @@ def test_death_of_the_trainer_leaves_no_process():
     assert wait_until(lambda: not any(map(is_alive, family)))
 
 
+def test_the_trainer_has_one_copy_of_the_layers():
+    """A zygote hides them from its programs; where the trainer did the same, it would load them a second time, and what
+    is changed in one would not be changed in the other."""
+    import sandbox
+    import zygote
+
+    assert zygote.sandbox is sandbox and executor_module.LAYERS is sandbox.LAYERS
+
+
 def test_refuses_other_platforms(monkeypatch):
     """Without the kernel's help it would run programs unlimited."""
     monkeypatch.setattr(sys, "platform", "darwin")
