@@ -31,6 +31,7 @@ from transformers import HfArgumentParser
 
 from checkpoint import Bundle, save_bundle, write_whole, writing
 from executor import SandboxError
+from slots import CacheError
 
 ROOT = Path(__file__).resolve().parent
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
@@ -44,14 +45,17 @@ Arguments = TypeVar("Arguments")
 
 # The least that a number may be, by the name of its flag in whichever script.
 AT_LEAST = {
-    0: ("clip_high", "clip_low", "kl", "learning_rate", "max_code_runs", "seed", "show", "warmup", "weight_decay"),
+    0: (
+        "cache_gib", "clip_high", "clip_low", "kl", "learning_rate", "max_code_runs", "seed", "show", "warmup",
+        "weight_decay",
+    ),
     1: (
         "batch_size", "epochs", "group_size", "max_length", "max_observation_tokens", "max_reply_tokens",
         "micro_batch_tokens", "problems_per_task", "prompts_per_step", "samples", "slots", "steps", "trajectories",
         "updates_per_step",
     ),
 }  # fmt: skip
-ABOVE_ZERO = ("code_timeout", "max_grad_norm", "temperature")
+ABOVE_ZERO = ("code_timeout", "max_grad_norm", "temperature", "top_p")
 # Errors of the system that are the machine's, never a bug.
 MACHINE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE,
@@ -196,7 +200,7 @@ def run_main(main: Callable[[], None]) -> None:
 
 def in_one_line(error: Exception) -> str:
     """What is wrong and what to do about it; empty for what must be a bug."""
-    if isinstance(error, UserError | SandboxError):
+    if isinstance(error, UserError | SandboxError | CacheError):
         return str(error)
     if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
         advice = ": free some space, or take another --out" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
@@ -206,7 +210,7 @@ def in_one_line(error: Exception) -> str:
     if re.search("out of memory|allocate memory", str(error)) or isinstance(error, MemoryError):
         frames = [(Path(frame.filename).name, frame.name) for frame in traceback.extract_tb(error.__traceback__)]
         if any(file == "generator.py" for file, _ in frames):
-            return "out of memory while sampling: lower --slots or --max_reply_tokens"
+            return "out of memory while sampling: lower --slots, --max_reply_tokens or --cache_gib"
         if {("training.py", "backward"), ("training.py", "log_probs_of")} & {*frames}:
             return "out of memory while training: lower --micro_batch_tokens"
         return "out of memory: the model and its optimizer need a larger machine, or more GPUs"

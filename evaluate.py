@@ -28,6 +28,7 @@ from suites.base import Problem
 from tasks import INDEX_RANGES, problems, resolve
 from training import fit_threads, start_processes
 
+DTYPES = ("auto", "float32", "bfloat16")
 EMBEDDED_STAGES = {"base": "assets/tiny", "warm start": "out/sft/checkpoint", "GRPO": "out/grpo/checkpoint"}
 
 
@@ -42,11 +43,19 @@ class EvaluateArguments(RolloutArguments):
     problems_per_task: int = dataclasses.field(default=28, metadata={"help": "the first so many of the split"})
     samples: int = dataclasses.field(default=1, metadata={"help": "sampled replies per problem"})
     temperature: float = dataclasses.field(default=1.0, metadata={"help": "of the sampled replies"})
+    top_p: float = dataclasses.field(
+        default=1.0, metadata={"help": "sampled replies draw from the most likely tokens with this share of the mass"}
+    )
+    dtype: str = dataclasses.field(
+        default="auto", metadata={"help": "auto | float32 | bfloat16; auto: bfloat16 on a GPU, float32 on a CPU"}
+    )
     show: int = dataclasses.field(default=3, metadata={"help": "episodes of the last model to print"})
     seed: int = dataclasses.field(default=0, metadata={"help": "of the sampled replies"})
 
     def __post_init__(self):
-        check_arguments(self, split=INDEX_RANGES)
+        check_arguments(self, split=INDEX_RANGES, dtype=DTYPES)
+        if self.top_p > 1:
+            raise UserError(f"--top_p is a share, at most 1, not {self.top_p}")
 
 
 Decodings = dict[str, list[Episode]]
@@ -76,11 +85,29 @@ def summarise(episodes: list[Episode]) -> dict[str, float | int | list[float]]:
     }
 
 
-def evaluate(rollout: Rollout, drawn: list[Problem], arguments: EvaluateArguments, label: str) -> Decodings:
-    """Episodes of one model by decoding: "sampled" and "greedy"."""
-    sampled, _ = rollout(drawn, arguments.samples, arguments.temperature, progress=f"{label}, sampled")
-    greedy, _ = rollout(drawn, 1, 0.0, progress=f"{label}, greedy")
-    return {"sampled": sampled, "greedy": greedy}
+def evaluate(
+    rollout: Rollout, drawn: list[Problem], arguments: EvaluateArguments, label: str
+) -> tuple[Decodings, dict[str, dict[str, float]]]:
+    """Episodes of one model by decoding, "sampled" and "greedy", and how fast they were made (RolloutStats.rates)."""
+    episodes, speed = {}, {}
+    for decoding, samples, temperature, top_p in (
+        ("sampled", arguments.samples, arguments.temperature, arguments.top_p),
+        ("greedy", 1, 0.0, 1.0),
+    ):
+        episodes[decoding], stats = rollout(drawn, samples, temperature, progress=f"{label}, {decoding}", top_p=top_p)
+        speed[decoding] = stats.rates(sum(int(e.sampled.sum()) for e in episodes[decoding] if e.finish == "answer"))
+    return episodes, speed
+
+
+def speed_line(label: str, decoding: str, rates: dict[str, float]) -> str:
+    """How fast one model's replies were made, as one line."""
+    return (
+        f"{label}, {decoding}: {rates['tokens_per_second']:,.0f} tokens/s, "
+        f"{rates['useful_tokens_per_second']:,.0f} of them in replies with an answer; "
+        f"slots {rates['slots_busy']:.0%} busy, waiting for programs {rates['tool_wait_share']:.0%}; of the rest "
+        f"prefill {rates['prefill_share']:.0%}, decode {1 - rates['prefill_share']:.0%}; "
+        f"{rates['roofline_share']:.0%} of the roofline"
+    )
 
 
 def by_task(episodes: list[Episode]) -> dict[str, list[Episode]]:
@@ -160,7 +187,8 @@ def main(argv: list[str] | None = None) -> None:
         models = {label: name for label, name in EMBEDDED_STAGES.items() if Path(name).exists()}
     if not models:
         raise UserError("no --model given, and none of the embedded default's stages is here: python sft.py makes one")
-    dtype = torch.bfloat16 if state.device.type == "cuda" else torch.float32
+    automatic = "bfloat16" if state.device.type == "cuda" else "float32"
+    dtype = getattr(torch, automatic if arguments.dtype == "auto" else arguments.dtype)
     with user_input():
         names = resolve(arguments.tasks)
         drawn = [p for name in names for p in problems(name, arguments.split, arguments.problems_per_task)]
@@ -169,25 +197,27 @@ def main(argv: list[str] | None = None) -> None:
             check_prompts(drawn, bundle, arguments.prompt_style, label)
     run = Run(arguments.out, arguments, result="evaluation.json")
     results: dict[str, dict[str, dict]] = {}
+    speed: dict[str, dict[str, dict[str, float]]] = {}  # model -> decoding -> RolloutStats.rates
     records: dict[str, list[dict]] = {}  # of the last model, by decoding
     try:
         with arguments.executor() as executor:
             for label, bundle in bundles.items():
                 fit_threads(bundle.model)
                 rollout = Rollout(bundle, executor, arguments, arguments.seed)
-                episodes = evaluate(rollout, drawn, arguments, label)
+                episodes, speed[label] = evaluate(rollout, drawn, arguments, label)
                 results[label] = {decoding: figures(group) for decoding, group in episodes.items()}
                 for decoding, group in episodes.items():
                     rows = records[decoding] = [episode.record(bundle.tokenizer) for episode in group]
                     run.append("episodes.jsonl", [{"model": label, "decoding": decoding, **row} for row in rows])
-        write_whole(
-            run.folder / "evaluation.json", [json.dumps({"models": models, "results": results}, indent=1), "\n"]
-        )
+        whole = {"models": models, "results": results, "speed": speed}
+        write_whole(run.folder / "evaluation.json", [json.dumps(whole, indent=1), "\n"])
     finally:  # what has been measured is shown, even if it could not be stored or the rest was cut short
         for decoding in results and episodes:
             print(table(results, decoding), end="\n\n", flush=True)
-    count = results[label][decoding]["overall"]["problems"]
-    print(f"{count} held-out problems ({arguments.split}); everything is in {run.folder}\n")
+        for label, rates in speed.items():
+            print("\n".join(speed_line(label, decoding, rates[decoding]) for decoding in rates), flush=True)
+    count = results[label]["greedy"]["overall"]["problems"]
+    print(f"\n{count} held-out problems ({arguments.split}); everything is in {run.folder}\n")
     for record in telling(records["sampled"], arguments.show):
         print(readable(record), end="\n\n")
 

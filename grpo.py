@@ -298,7 +298,7 @@ def over_ranks(stats: RolloutStats) -> RolloutStats:
     if world_size() == 1:
         return stats
     ranks = [dataclasses.asdict(other) for other in gather_object([stats])]
-    slowest = ("seconds", "tool_wait_seconds", "generator_steps")
+    slowest = ("seconds", "tool_wait_seconds")
     return RolloutStats(**{k: (max if k in slowest else sum)(rank[k] for rank in ranks) for k in ranks[0]})
 
 
@@ -355,8 +355,10 @@ def train(arguments: GRPOArguments) -> Path:
             records = gather_object(records) if state.num_processes > 1 else records
             stats = over_ranks(stats)
             program_cpu += stats.program_cpu_seconds
-            live_share = sum(e.advantage != 0 for e in everybody) / len(everybody)
-            metrics = {**measure(everybody), "live": live_share, **metrics, **dataclasses.asdict(stats)}
+            used = [episode for episode in everybody if episode.advantage != 0]
+            useful_tokens = sum(int(episode.sampled.sum()) for episode in used)
+            metrics = {**measure(everybody), "live": len(used) / len(everybody), **metrics}
+            metrics |= {**dataclasses.asdict(stats), **stats.rates(useful_tokens)}
             metrics |= {
                 "seconds/rollout": updating - started,
                 "seconds/update": ended - updating,
@@ -379,7 +381,7 @@ def step_line(step: int, steps: int, m: dict[str, float]) -> str:
         f"step {step + 1:3d}/{steps}  right {m['accuracy']:.2f}  code {m['code_use']:.2f}  runs {m['code_runs']:.1f}  "
         f"tokens {m['reply_tokens']:3.0f}  live {m['live']:.2f}  entropy {m['entropy']:.2f}  "
         f"grad {m['grad_norm']:.2f}  clip {m['clip_fraction']:.3f}  "
-        f"rollout {m['seconds/rollout']:.1f} s  update {m['seconds/update']:.1f} s"
+        f"rollout {m['seconds/rollout']:.1f} s ({m['tokens_per_second']:.0f} tok/s)  update {m['seconds/update']:.1f} s"
     )
 
 

@@ -24,9 +24,12 @@ from tqdm import tqdm
 
 from checkpoint import Bundle
 from executor import Executor, Result, SandboxError
-from generator import Generator, Sequence, sampling_key
+from generator import Generator, Sequence
+from sampling import sampling_key
+from slots import FREE_SHARE, affordable_slots, free_memory, slot_bytes
 from suites.base import Problem
 from tasks import PYTHON_FENCES, answers, get_task, reward, spans
+from throughput import GeneratorStats
 
 ANSWER_FORMAT = "Give the final answer as <<<answer>>>, outside of any code."
 CODE_FORMAT = (
@@ -55,7 +58,12 @@ class RolloutArguments:
     prompt_style: str = dataclasses.field(
         default="", metadata={"help": "free | text | code | bare; empty: the checkpoint's own, or free"}
     )
-    slots: int = dataclasses.field(default=128, metadata={"help": "sequences generated at the same time"})
+    slots: int = dataclasses.field(
+        default=128, metadata={"help": "sequences generated at the same time, as far as their cache fits in memory"}
+    )
+    cache_gib: float = dataclasses.field(
+        default=0, metadata={"help": "memory for keys and values, GiB per process; 0: at most 0.8 of what is free"}
+    )
     max_reply_tokens: int = dataclasses.field(
         default=256, metadata={"help": "longest reply, observations included; longer ones end as finish=length"}
     )
@@ -295,19 +303,29 @@ def first_event(text: str) -> tuple[Literal["answer", "code"], str] | None:
 
 
 @dataclasses.dataclass
-class RolloutStats:
-    """What a rollout cost. Seconds are wall time; tokens are those of finished episodes and prefilled prompts."""
+class RolloutStats(GeneratorStats):
+    """What a rollout cost. Seconds are wall time."""
 
     seconds: float = 0.0
     tool_wait_seconds: float = 0.0  # nothing to generate, waiting for programs
-    generator_steps: int = 0
-    sampled_tokens: int = 0
-    prefilled_tokens: int = 0
     programs: int = 0
     program_seconds: float = 0.0  # sum over programs, most of it in parallel with generation
     program_cpu_seconds: float = 0.0
     program_queue_seconds: float = 0.0
     sandbox_errors: int = 0
+
+    def rates(self, useful_tokens: int) -> dict[str, float]:
+        """How fast it was, and where the time went. `useful_tokens`: sampled tokens of the episodes that count."""
+        generating = self.prefill_seconds + self.decode_seconds
+        parts = {
+            "tokens_per_second": (self.sampled_tokens, self.seconds),
+            "useful_tokens_per_second": (useful_tokens, self.seconds),
+            "slots_busy": (self.busy_passes, self.passes),
+            "tool_wait_share": (self.tool_wait_seconds, self.seconds),
+            "prefill_share": (self.prefill_seconds, generating),
+            "roofline_share": (self.roofline_seconds, generating),
+        }
+        return {name: part / whole if whole else 0.0 for name, (part, whole) in parts.items()}
 
 
 @dataclasses.dataclass(eq=False)
@@ -347,6 +365,7 @@ class Rollout:
         self.tokenizer = bundle.tokenizer
         self.style = choose_style(arguments.prompt_style, bundle)
         self.watch = watched_tokens(bundle.tokenizer)
+        self.kept: Generator | None = None
 
     def __call__(
         self,
@@ -356,15 +375,17 @@ class Rollout:
         step: int = 0,
         progress: str = "",
         first_group: int = 0,
+        top_p: float = 1.0,
     ) -> tuple[list[Episode], RolloutStats]:
         """`samples` episodes per problem, in the order of the problems. What is sampled depends on seed, step and the
         episode's number alone; numbers go on from `first_group`, which is where a rank's share of the problems starts.
-        `progress`: the label of a progress bar, none if empty."""
+        `progress`: the label of a progress bar, none if empty. `top_p`: for evaluation, see sampling.sample."""
         stats, started = RolloutStats(), time.perf_counter()
         prompts = [prompt_tokens(self.tokenizer, problem.question, self.style) for problem in problems]
-        context = self.bundle.model.config.max_positions
+        context, total = self.bundle.model.config.max_positions, len(problems) * samples
         longest = max((len(prompt) for prompt in prompts if len(prompt) < context), default=0)
-        generator = self._generator(min(context, longest + self.arguments.max_reply_tokens), temperature)
+        generator = self._generator(min(context, longest + self.arguments.max_reply_tokens), total)
+        generator.restart(temperature, top_p, stats)
         live: dict[Sequence, InFlight] = {}
         waiting: list[InFlight] = []  # for their programs
         done: list[Episode] = []
@@ -396,7 +417,6 @@ class Rollout:
                 del live[flight.sequence]
                 bar.update()
 
-        total = len(problems) * samples
         with tqdm(total=total, initial=len(done), desc=progress, disable=not progress, leave=False) as bar:
             while generator.busy or waiting:
                 for sequence in generator.step():
@@ -416,8 +436,6 @@ class Rollout:
                     stats.program_queue_seconds += result.queue_s
                     stats.sandbox_errors += result.status == "sandbox_error"
                     act(flight, flight.protocol.observe(result))
-        stats.generator_steps, stats.prefilled_tokens = generator.steps, generator.prefilled_tokens
-        stats.sampled_tokens = generator.sampled_tokens
         if stats.sandbox_errors > max(MANY_ERRORS, stats.programs / 2):
             raise SandboxError(
                 f"{stats.sandbox_errors} of {stats.programs} programs could not be run, by no fault of theirs: look at "
@@ -430,10 +448,20 @@ class Rollout:
         """Called after every generator step, before any waiting for programs, with the episodes that have not ended.
         Does nothing: for subclasses that watch episodes grow (`generator.known` reads them), as chat.py does."""
 
-    def _generator(self, max_length: int, temperature: float) -> Generator:
-        # A new one for every rollout: the cache is given back to the update in between.
-        slots, end_ids = self.arguments.slots, self.bundle.end_ids
-        return Generator(self.bundle.model, slots, max_length, self.watch, end_ids, temperature)
+    def _generator(self, max_length: int, sequences: int) -> Generator:
+        """One with room for `max_length` tokens in as many slots as are wanted, needed and affordable."""
+        model, kept, gib = self.bundle.model, self.kept, self.arguments.cache_gib
+        weight, wanted = model.embed_tokens.weight, min(self.arguments.slots, sequences)
+        length = max(max_length, kept.max_length if kept else 0)
+        budget = gib * 2**30 if gib else FREE_SHARE * free_memory(weight.device)
+        slots = affordable_slots(wanted, slot_bytes(model.config, length, weight.dtype, weight.device), budget)
+        if kept and kept.slots >= slots and kept.max_length >= length:
+            return kept
+        self.kept = kept = None  # its memory goes before there is another
+        generator = Generator(model, slots, length, self.watch, self.bundle.end_ids)
+        # Memory that was set apart stays so, and with it the CUDA graphs; else the update has it in between.
+        self.kept = generator if gib and weight.is_cuda else None
+        return generator
 
     def _back(self, waiting: list[InFlight], generator: Generator, stats: RolloutStats) -> list[InFlight]:
         """Those of `waiting` whose results may go back now; blocks if there is nothing else to do."""

@@ -238,6 +238,8 @@ def test_numbers_that_make_no_sense_are_refused(script, name):
         ("grpo", "--aggregation words", "unknown aggregation 'words': one of token, sequence"),
         ("grpo", "--method ppo", "unknown method 'ppo': one of grpo, rejection"),
         ("grpo", "--group_size 1", "--group_size must be at least 2: an advantage compares"),
+        ("evaluate", "--top_p 1.5", "--top_p is a share, at most 1, not 1.5"),
+        ("evaluate", "--dtype half", "unknown dtype 'half': one of auto, float32, bfloat16"),
         ("grpo", "--prompts_per_step 5", "4 problems are fewer than --prompts_per_step 5"),
         ("sft", "--batch_size 17", "16 trajectories are fewer than one batch of 17"),
         ("sft", "--max_length 5", "0 trajectories of at most 5 tokens are fewer than one batch of 8"),

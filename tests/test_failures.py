@@ -27,9 +27,9 @@ import checkpoint
 import cli
 import evaluate
 import executor
-import generator
 import grpo
 import sft
+import slots
 import teacher
 import training
 from checkpoint import atomic_folder, load_bundle, save_bundle, write_whole, writing
@@ -469,8 +469,8 @@ def out_of_memory(*_, **__):
 @pytest.mark.parametrize(
     "script, module, name, message",
     [
-        ("grpo", generator, "SlotAttention", "while sampling: lower --slots or --max_reply_tokens"),
-        ("evaluate", generator, "SlotAttention", "while sampling: lower --slots or --max_reply_tokens"),
+        ("grpo", slots, "SlotAttention", "while sampling: lower --slots, --max_reply_tokens or --cache_gib"),
+        ("evaluate", slots, "SlotAttention", "while sampling: lower --slots, --max_reply_tokens or --cache_gib"),
         ("sft", training, "score_packed", "while training: lower --micro_batch_tokens"),
         ("sft", torch.optim.AdamW, "step", "the model and its optimizer need a larger machine, or more GPUs"),
     ],
@@ -481,9 +481,10 @@ def test_out_of_memory_names_what_to_lower(script, module, name, message, monkey
     assert run(script).startswith(f"out of memory{': ' if 'larger' in message else ' '}{message}; run keeps ")
 
 
-def test_too_many_slots_for_this_machine():
-    """The allocator of the CPU raises an error of another class."""
-    assert run("evaluate", "--slots 1000000000000").startswith("out of memory while sampling: lower --slots")
+def test_no_memory_for_a_single_sequence():
+    """A division by its size would give no slots, and a generator without slots waits for ever."""
+    line = run("evaluate", "--cache_gib 1e-5")
+    assert line.startswith("the keys and values of one sequence take 0.00") and "raise --cache_gib; run keeps" in line
 
 
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError, ZeroDivisionError])

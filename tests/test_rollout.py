@@ -158,7 +158,7 @@ class ScriptedModel:
 
     def __init__(self, generator, scripts: dict[tuple[int, ...], list[int]]):
         self.generator, self.scripts = generator, scripts
-        self.config, self.embed_tokens = generator.model.config, generator.model.embed_tokens
+        self.config, self.parameters = generator.model.config, generator.model.parameters
 
     def __call__(self, tokens, positions, attend):
         return attend.slots[:, None].float()
