@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from generator import Generator, Sequence
 from model import Decoder, PackedAttention, packed_positions
 from sampling import nucleus, sample, sampling_key, uniforms
+from tests.conftest import hf_config, random_model
+from throughput import GeneratorStats
 
 VOCAB, END, WATCHED = 101, 3, (5, 6, 7)
 
@@ -71,7 +73,7 @@ def distance_from_cdf(model: Decoder, sequence: Sequence, key: int, temperature:
 
 
 def logprob_gaps(model: Decoder, sequence: Sequence, temperature: float = 1.0) -> torch.Tensor:
-    """|stored - naive| log-prob of every sampled token, relative where it is below -1; those that were not sampled must have 0."""
+    """|stored - naive| log-prob of every sampled token, relative where it is below -1. Others must have 0."""
     assert (sequence.logprobs[~sequence.sampled] == 0).all()
     positions = sequence.sampled.nonzero()[:, 0]
     naive = (naive_logits(model, sequence.tokens)[positions - 1] / temperature).log_softmax(-1)
@@ -178,6 +180,152 @@ def test_group_prompt_is_prefilled_once(tiny):
     while generator.busy:
         generator.step()
     assert generator.stats.prefilled_tokens == 40
+
+
+def test_prompts_are_prefilled_again_once_the_weights_have_changed(tiny):
+    """What lies in the cache was computed by the old weights: a prompt copied from there is another policy's."""
+    model = copy.deepcopy(tiny)
+    watch = torch.zeros(VOCAB, dtype=torch.bool)
+    generator = Generator(model, 4, 128, watch, [END])
+    for step in range(2):
+        stats = GeneratorStats()
+        generator.restart(1.0, 1.0, stats)
+        sequences = [generator.add(list(range(20, 60)), sampling_key(0, step, i), 20, "g") for i in range(6)]
+        while generator.busy:
+            generator.step()
+        assert stats.prefilled_tokens == 40
+        assert max(logprob_gaps(model, sequence).max() for sequence in sequences) < 1e-5
+        for parameter in model.parameters():  # as an optimizer does: in place
+            parameter.mul_(1.1)
+    generator.add([1, 2], 0, 20, "g")
+    with pytest.raises(AssertionError, match="not done"):
+        generator.restart(1.0, 1.0, stats)
+
+
+def test_fused_projections_follow_the_weights(tiny):
+    """A fused copy that is not the parameters' own storage goes stale with the first update, `.to` or loaded weight,
+    and generates from a policy that nobody trains."""
+    model = copy.deepcopy(tiny)
+    model.fuse()
+    tokens = torch.arange(20, 40)
+
+    def both() -> tuple[torch.Tensor, torch.Tensor]:
+        fused = naive_logits(model, tokens)
+        for layer in model.layers:
+            layer.self_attn.fused = layer.mlp.fused = None
+        plain = naive_logits(model, tokens)
+        model.fuse()
+        return fused, plain
+
+    for change in (
+        lambda: [parameter.mul_(0.9) for parameter in model.parameters()],
+        lambda: model.load_state_dict({name: value * 1.1 for name, value in model.state_dict().items()}),
+        lambda: (model.double(), model.float(), model.fuse()),
+    ):
+        change()
+        fused, plain = both()
+        torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_recorded_passes_follow_what_they_were_recorded_with(tiny):
+    """A CUDA graph reads and writes the addresses of its recording, whatever has become of them; and a shape or a way
+    of sampling for which the recording of another is replayed is silently wrong."""
+    model, recorded = copy.deepcopy(tiny), []
+
+    def addresses() -> list[int]:
+        kept = [generator.state, generator.tokens, generator.sampled, generator.logprobs, *model.parameters()]
+        return [
+            tensor.data_ptr() for tensor in (*kept, *(store for layer in generator.cache.layers for store in layer))
+        ]
+
+    def capture(function):
+        recorded.append(addresses())
+
+        def replay():
+            assert addresses() == recorded[-1]
+            function()
+
+        return replay
+
+    watch = torch.zeros(VOCAB, dtype=torch.bool)
+    generator = Generator(model, 6, 128, watch, [END], capture=capture, passes=2)
+
+    def run(count: int, temperature: float) -> None:
+        generator.restart(temperature, 1.0, GeneratorStats())
+        sequences = [generator.add([20 + i], sampling_key(i), 12, i) for i in range(count)]
+        while generator.busy:
+            generator.step()
+        for i, sequence in enumerate(sequences):
+            if temperature:
+                assert distance_from_cdf(model, sequence, sampling_key(i), temperature) < 1e-5
+            else:
+                assert sequence.tokens[1] == naive_logits(model, torch.tensor(sequence.prompt))[-1].argmax()
+
+    run(6, 1.0)
+    first = len(recorded)
+    assert 1 <= first <= 4  # 6 slots, and 4, 2, 1 while the last ones end
+    run(6, 1.0)
+    assert len(recorded) == first  # replayed
+    run(6, 0.5)
+    run(6, 0.0)
+    assert len(recorded) == 3 * first
+    for parameter in model.parameters():
+        parameter.data = parameter.data * 1.2  # elsewhere
+    run(6, 1.0)
+    assert len(recorded) == 4 * first
+
+
+@pytest.mark.parametrize("backend, episodes", [("eager", 10_000), ("replayed", 2_000)])
+def test_no_slot_is_lost_over_ten_thousand_episodes(backend, episodes):
+    """Whatever ends a sequence, and whenever: while it waits, prefills, decodes or is parked, alone or as the one whose
+    prompt its group waits for. A slot that is lost, or held twice, shows only after hours."""
+    config = hf_config("qwen2")
+    config.num_hidden_layers = 1
+    model, r = random_model(config), random.Random(0)
+    watch = torch.zeros(VOCAB, dtype=torch.bool)
+    watch[list(WATCHED)] = True
+    generator = Generator(model, 16, 48, watch, [END, 8, 9, 10], prefill_tokens=20, **BACKENDS[backend][1])
+    live: dict[Sequence, None] = {}
+    parked: dict[Sequence, None] = {}
+    added, done = 0, []
+
+    def end(sequence: Sequence) -> None:
+        assert sequence.ended and sequence.slot == -1 and len(sequence.tokens) == len(sequence.sampled)
+        assert sequence.tokens[: len(sequence.prompt)].tolist() == sequence.prompt
+        assert len(sequence.tokens) <= sequence.max_length
+        del live[sequence]
+        parked.pop(sequence, None)
+        done.append(sequence)
+
+    while added < episodes or live:
+        while added < episodes and len(live) < 40:
+            prompt, group = [r.randrange(11, VOCAB) for _ in range(r.choice((1, 2, 30)))], added
+            for _ in range(r.choice((1, 1, 5))):
+                live[generator.add(prompt, sampling_key(added), r.choice((1, 4, 40)), group)] = None
+                added += 1
+        for sequence in generator.step():
+            if sequence.ended:
+                end(sequence)
+            elif r.random() < 0.5:
+                generator.park(sequence)
+                parked[sequence] = None
+        for sequence in [s for s in parked if r.random() < 0.5]:
+            del parked[sequence]
+            if not generator.resume(sequence, [11] * r.choice((1, 2, 9, 30))):
+                end(sequence)
+        if r.random() < 0.3:
+            cancelled = r.choice(list(live) or [None])
+            if cancelled is not None:
+                generator.finish(cancelled)
+                end(cancelled)
+        owned = [(slot, owner) for slot, owner in enumerate(generator.owner) if owner is not None]
+        assert all(owner.slot == slot and owner in live for slot, owner in owned)
+        assert len(owned) + len(generator.queue) == len(live)
+        assert {slot for slot, owner in owned if owner not in parked} == {*np.flatnonzero(generator.running)}
+        assert all(leader in live for leader in generator.leaders.values())
+    assert len({*done}) == len(done) == added >= episodes
+    assert not generator.queue and not generator.leaders and generator.owner == [None] * 16
+    assert {"end", "length", "finished"} == {sequence.ended for sequence in done}
 
 
 def test_uniforms_are_uniform_and_do_not_repeat():

@@ -5,6 +5,7 @@ import random
 import threading
 from concurrent.futures import Future
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -19,10 +20,12 @@ from rollout import (
     NO_RUNS_LEFT,
     Action,
     Episode,
+    Finish,
     Protocol,
     Rollout,
     RolloutArguments,
     encode_trajectory,
+    first_event,
     observation,
     observation_tokens,
     readable,
@@ -237,6 +240,28 @@ def test_markers_are_found_however_they_are_tokenized(executor):
         assert observed == "\nCode Execution Results:\n42\n"
 
 
+FRAGMENTS = (
+    "```", "``", "`", "python", "py", "\n", " ", "\t", "<<<", "<", ">>>", ">>", ">", "42", "print(1)\n", "word", "é",
+    "```python\n", "\n```\n",
+)  # fmt: skip
+
+
+@settings(max_examples=1000, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=20), st.randoms(use_true_random=False))
+def test_the_first_event_is_the_same_however_a_text_is_tokenized(fragments, rng):
+    """Asked only where a token holds a back-tick or `>`, and with whatever that token brings besides, the protocol must
+    see what it would see character by character: an event passed over, another payload, or one that was never there."""
+    text = "".join(fragments)
+    expected = next(filter(None, (first_event(text[:n]) for n in range(len(text) + 1))), None)
+    seen, position = None, 0
+    while position < len(text) and not seen:
+        token = text[position : position + rng.randint(1, 6)]
+        position += len(token)
+        if set(token) & set("`>"):
+            seen = first_event(text[:position])
+    assert seen == expected
+
+
 def test_courses_of_episodes(executor):
     """Each way to end, side by side in four slots; an episode must not inherit anything from its slot's last owner."""
     scripts = {
@@ -309,6 +334,48 @@ def test_deterministic_episodes_do_not_depend_on_how_long_tools_take():
     for a, b in zip(*runs, strict=True):
         assert torch.equal(a.tokens, b.tokens) and torch.equal(a.logprobs, b.logprobs)
         assert (a.finish, a.answer, a.code_runs) == (b.finish, b.answer, b.code_runs)
+
+
+class FailingExecutor(SlowExecutor):
+    """Programs end in every way there is, now or later."""
+
+    def submit(self, code: str) -> Future:
+        future: Future = Future()
+        status = self.random.choice(["ok", "ok", "error", "timeout", "memory", "output", "signal", "sandbox_error"])
+        answer = dataclasses.replace(result(), status=status, stdout="7\n" * self.random.choice([0, 1, 40]))
+        threading.Timer(self.random.choice([0.0, 0.001, 0.01]), future.set_result, [answer]).start()
+        return future
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_every_episode_comes_back_however_its_programs_end(deterministic):
+    """An episode that is forgotten, told twice, or whose slot is not given back makes a rollout wait for ever or a
+    group too small. The model writes whole blocks and answers as single tokens, at random."""
+    pieces = ("```python\n7\n```", "<<<42>>>", "```py\n", "\n```\nSo", ">>>")
+    bundle = scripted_bundle(pieces)
+    bundle.end_ids = [0, 1, 2, 3]
+    logits, favoured = bundle.model.logits, torch.zeros(len(bundle.tokenizer))
+    favoured[256:] = torch.tensor([8.0, 4.0, 3.0, 3.0, 3.0])
+    bundle.model.logits = lambda hidden: logits(hidden) + favoured
+    arguments = RolloutArguments(slots=12, max_reply_tokens=90, max_code_runs=2, deterministic=deterministic)
+
+    class Watched(Rollout):
+        def on_step(self, generator, live):
+            self.generator = generator
+            assert sum(owner is not None for owner in generator.owner) + len(generator.queue) == len(live)
+
+    rollout = Watched(bundle, FailingExecutor(0), arguments)
+    questions = ["?" * 600 if i % 50 == 0 else f"{i}" * (1 + i % 40) for i in range(250)]
+    episodes, stats = rollout([Problem("gcd", i, question, "42") for i, question in enumerate(questions)], samples=4)
+    assert [episode.id for episode in episodes] == list(range(1000))
+    assert not rollout.generator.queue and rollout.generator.owner == [None] * 12
+    assert {episode.finish for episode in episodes} == set(get_args(Finish))
+    assert stats.programs == sum(e.code_runs for e in episodes) > 500
+    # The pass that ends an episode samples nothing for it that is thrown away: what is counted is what is kept.
+    assert stats.sampled_tokens == sum(int(e.sampled.sum()) for e in episodes)
+    rates = stats.rates(useful_tokens=stats.sampled_tokens)
+    assert rates["tokens_per_second"] == rates["useful_tokens_per_second"] == stats.sampled_tokens / stats.seconds
+    assert all(0 < rates[name] <= 1 for name in ("slots_busy", "tool_wait_share", "prefill_share"))
 
 
 def test_a_rank_samples_what_one_process_would(executor):
