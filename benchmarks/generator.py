@@ -66,7 +66,7 @@ class Pair:
     vocabulary: int
     device: torch.device
 
-    def cpu_copy(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and attention mask of prompts padded on the left."""
         longest = max(map(len, rows))
         ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
@@ -111,16 +111,16 @@ def make_generator(pair: Pair, slots: int, length: int) -> Generator:
 # ragged lengths
 
 
-def ours(pair: Pair, work: Work, slots: int, shared: bool = True) -> Generator:
-    """All replies by this project's generator. `shared`: equal prompts are one group."""
+def ours(pair: Pair, work: Work, slots: int, shared: bool = True, steps: int | None = None) -> Generator:
+    """All replies by this project's generator. `shared`: equal prompts are one group. `steps`: no more than these."""
     generator = make_generator(pair, slots, max(len(prompt) + reply for prompt, reply in work))
     done = [
         generator.add(prompt, sampling_key(i), reply, tuple(prompt) if shared else i)
         for i, (prompt, reply) in enumerate(work)
     ]
-    while generator.busy:
+    while generator.busy and (steps is None or generator.steps < steps):
         generator.step()
-    assert [len(sequence.tokens) - len(sequence.prompt) for sequence in done] == [reply for _, reply in work]
+    assert steps or [len(sequence.tokens) - len(sequence.prompt) for sequence in done] == [n for _, n in work]
     return generator
 
 
@@ -137,7 +137,7 @@ def padded_batches(pair: Pair, work: Work, slots: int, cache: str | None = None)
     ordered = sorted(work, key=lambda item: len(item[0]))
     for start in range(0, len(ordered), slots):
         batch = ordered[start : start + slots]
-        ids, mask = pair.cpu_copy([prompt for prompt, _ in batch])
+        ids, mask = pair.padded([prompt for prompt, _ in batch])
         reply = max(reply for _, reply in batch)
         out = pair.theirs.generate(ids, attention_mask=mask, generation_config=sampling_config(reply, cache))
         assert out.shape[1] == ids.shape[1] + reply
@@ -234,7 +234,7 @@ def turn_by_ours(pair: Pair, length: int, texts: list[list[int]], lengths: list[
 
 @torch.inference_mode()
 def turn_by_generate(pair: Pair, texts: list[list[int]], lengths: list[int]) -> list[list[int]]:
-    ids, mask = pair.cpu_copy(texts)
+    ids, mask = pair.padded(texts)
     out = pair.theirs.generate(ids, attention_mask=mask, generation_config=sampling_config(max(lengths)))
     return [row[ids.shape[1] :][:n].tolist() for row, n in zip(out, lengths, strict=True)]
 
@@ -262,11 +262,12 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def rows(label: str, seconds: dict[str, list[float]], tokens: int) -> list[str]:
+def rows(label: str, ways: dict[str, Callable], seconds: dict[str, list[float]], tokens: int) -> list[str]:
     """Rows of a table: useful tokens per second by way, and how many times faster the first way is."""
-    first = next(iter(seconds))
+    first = next(iter(ways))
     lines = []
-    for name, times in seconds.items():
+    for name in ways:
+        times = seconds[name]
         ratio = spread([time / ours for time, ours in zip(times, seconds[first], strict=True)])
         ratio = "" if name == first else ratio
         lines.append(f"| {label} | {name} | {tokens / statistics.median(times):,.0f} | {ratio} |")
@@ -283,16 +284,15 @@ def ragged_section(pair: Pair, name: str, slots: int, rounds: int, seed: int, lo
         "`generate`": lambda: padded_batches(pair, work, slots),
         "`generate`, StaticCache": lambda: padded_batches(pair, work, slots, "static"),
     }
-    ways = {way: ways[way] for way in ways}
     seconds = measure(ways, rounds, f"ragged, {name}, {slots} slots", seed)
-    return rows(f"{name}, {slots}", {way: seconds[way] for way in ways}, useful(work))
+    return rows(f"{name}, {slots}", ways, seconds, useful(work))
 
 
 def continuous_section(pair: Pair, name: str, slots: int, rounds: int, seed: int, longest: int) -> list[str]:
     work = ragged(pair, 2 * slots, seed, longest)
     ways = {"ours": lambda: ours(pair, work, slots), "`generate_batch`": lambda: continuous_batches(pair, work)}
     seconds = measure(ways, rounds, f"generate_batch, {name}", seed)
-    return rows(f"{name}, {slots}, {2 * slots} replies", {way: seconds[way] for way in ways}, useful(work))
+    return rows(f"{name}, {slots}, {2 * slots} replies", ways, seconds, useful(work))
 
 
 def tools_section(pair: Pair, name: str, slots: int, rounds: int, seed: int) -> list[str]:
@@ -309,19 +309,19 @@ def tools_section(pair: Pair, name: str, slots: int, rounds: int, seed: int) -> 
     }
     seconds = measure(ways, rounds, f"tools, {name}, {slots} slots", seed)
     tokens = sum(n for episode in episodes for n, _ in episode.turns)
-    return rows(f"{name}, {slots}", {way: seconds[way] for way in ways}, tokens)
+    return rows(f"{name}, {slots}", ways, seconds, tokens)
 
 
-def groups_section(pair: Pair, name: str, slots: int, rounds: int, seed: int, prompt: int) -> list[str]:
+def groups_section(pair: Pair, name: str, slots: int, rounds: int, seed: int, quick: bool) -> list[str]:
     r = random.Random(seed)
-    prompts = [[r.randrange(8, pair.vocabulary) for _ in range(prompt)] for _ in range(8)]
-    work = [(text, r.randint(16, 128)) for text in prompts for _ in range(16)]
+    prompts = [[r.randrange(8, pair.vocabulary) for _ in range(64 if quick else 512)] for _ in range(8)]
+    work = [(text, r.randint(16, 24 if quick else 128)) for text in prompts for _ in range(16)]
     ways = {
         "ours, the prompt of a group copied": lambda: ours(pair, work, slots),
         "ours, each prompt prefilled": lambda: ours(pair, work, slots, shared=False),
     }
     seconds = measure(ways, rounds, f"groups, {name}, {slots} slots", seed)
-    return rows(f"{name}, {slots}", {way: seconds[way] for way in ways}, useful(work))
+    return rows(f"{name}, {slots}", ways, seconds, useful(work))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -334,6 +334,9 @@ KINDS = {
     "cache": ("index_copy",),
     "sampling": ("softmax", "cumsum", "searchsorted", "log", "gather", "sort"),
 }
+
+
+PROFILE_FROM = 40  # steps: how many before the profile begins, and how many it sees
 
 
 def kind_of(operation: str) -> str:
@@ -351,11 +354,13 @@ def roofline_row(pair: Pair, name: str, slots: int, seed: int, longest: int) -> 
     started = time.perf_counter()
     stats = ours(pair, work, slots).stats
     seconds, busy = time.perf_counter() - started, stats.prefill_seconds + stats.decode_seconds
+    generator = ours(pair, work, slots, steps=PROFILE_FROM)
     activity = torch.profiler.ProfilerActivity
     activities = [activity.CPU, *([activity.CUDA] if pair.device.type == "cuda" else [])]
     with torch.profiler.profile(activities=activities) as profile:
         began = time.perf_counter()
-        ours(pair, work[: 2 * slots], slots)
+        while generator.busy and generator.steps < 2 * PROFILE_FROM:
+            generator.step()
         profiled = time.perf_counter() - began
     parts: dict[str, float] = defaultdict(float)
     for event in profile.key_averages():
@@ -391,7 +396,7 @@ SECTIONS = {
 
 def report(arguments: argparse.Namespace) -> str:
     device, quick = torch.device(arguments.device), arguments.quick
-    longest, prompt, rounds = (24, 32, 1) if quick else (256, 512, arguments.rounds)
+    longest, rounds = (24, 1) if quick else (256, arguments.rounds)
     sections: dict[str, list[str]] = {name: [] for name in arguments.only}
     for name in arguments.models:
         pair = load(name, device)
@@ -403,7 +408,7 @@ def report(arguments: argparse.Namespace) -> str:
             if "tools" in sections and slots == arguments.slots[0]:
                 sections["tools"] += tools_section(pair, name, slots, few, seed)
             if "groups" in sections and slots == arguments.slots[0]:
-                sections["groups"] += groups_section(pair, name, slots, few, seed, prompt)
+                sections["groups"] += groups_section(pair, name, slots, few, seed, quick)
         if "continuous" in sections and name == arguments.models[0]:
             sections["continuous"] += continuous_section(pair, name, arguments.slots[0], 1, arguments.seed, longest)
         for slots in arguments.roofline_slots if "roofline" in sections else []:

@@ -15,7 +15,7 @@ from test_training import random_bundle
 import evaluate
 from checkpoint import save_bundle
 from cli import ROOT, UserError, run_main
-from evaluate import EvaluateArguments, figures, table, telling, wilson
+from evaluate import EvaluateArguments, figures, speed_line, table, telling, wilson
 from executor import Result
 from rollout import Episode, Turn
 from suites.base import Problem
@@ -177,8 +177,26 @@ def test_from_a_checkpoint_to_a_table(tmp_path, capsys):
     out = capsys.readouterr().out
     assert all(table(stored["results"], decoding) in out for decoding in ("sampled", "greedy"))
     assert "4 held-out problems (test)" in out
+    for label in models:
+        for decoding, rates in stored["speed"][label].items():
+            assert speed_line(label, decoding, rates) in out
+            mine = [r for r in records if (r["model"], r["decoding"]) == (label, decoding)]
+            answered = sum(r["sampled_tokens"] for r in mine if r["finish"] == "answer")
+            share = answered / sum(r["sampled_tokens"] for r in mine)
+            assert rates["useful_tokens_per_second"] / rates["tokens_per_second"] == pytest.approx(share)
     assert out.count("finish: ") == 2
     assert (tmp_path / "run/config.yaml").exists() and (tmp_path / "run/revision.txt").exists()
+
+
+def test_a_narrow_nucleus_is_greedy_decoding(tmp_path):
+    """A flag that is read and not used, or one that changes greedy decoding and the log-probs of training as well. In
+    bfloat16, which only a GPU has by default: greedy replies, sampled ones and the wiring of both."""
+    flags = "--tasks gcd --problems_per_task 3 --samples 1 --max_reply_tokens 24 --top_p 1e-9 --dtype bfloat16"
+    evaluate.main(["--model", TINY, "--out", str(tmp_path / "run"), *flags.split()])
+    lines = (tmp_path / "run/episodes.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    replies = [[r["segments"] for r in records if r["decoding"] == decoding] for decoding in ("sampled", "greedy")]
+    assert replies[0] == replies[1] and len(replies[0]) == 3
 
 
 def test_models_of_the_same_name_are_kept_apart(tmp_path, monkeypatch):

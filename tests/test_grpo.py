@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -482,6 +483,8 @@ def test_a_run_leaves_everything_behind(finished, warm):
         assert line["reply_tokens"] == sum(e["sampled_tokens"] for e in mine) / 16
         assert line["live"] == sum(e["advantage"] != 0 for e in mine) / 16
         assert line["logprob_gap"] < 1e-5
+        useful = sum(e["sampled_tokens"] for e in mine if e["advantage"] != 0)
+        assert line["useful_tokens_per_second"] == pytest.approx(useful / line["seconds"])
         for e in mine:
             assert (e["segments"][0]["source"], e["segments"][-1]["source"]) == ("prompt", "model")
             assert e["correct"] == (e["answer"] == "1") and e["question"] in e["segments"][0]["text"]
@@ -490,6 +493,14 @@ def test_a_run_leaves_everything_behind(finished, warm):
     assert before.keys() == after.keys() and not any(torch.equal(before[name], after[name]) for name in before)
     AutoModelForCausalLM.from_pretrained(finished / "checkpoint")
     assert load_bundle(str(finished / "checkpoint")).prompt_style == load_bundle(warm).prompt_style
+
+
+def test_everything_that_is_logged_is_explained(finished):
+    """A name that only its author understands."""
+    described = Path("docs/metrics.md").read_text(encoding="utf-8").split("## grpo.py")[1]
+    names = {"step", *re.findall(r"`([a-z_/*]+)`", described)}
+    for name in records(finished / "metrics.jsonl")[0]:
+        assert name in names or f"{name.split('/')[0]}/*" in names
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit(finished, warm, tmp_path):

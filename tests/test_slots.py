@@ -106,3 +106,76 @@ def test_graphs_are_there_for_every_number_of_slots(count):
     for used in range(1, count + 1):
         size = next(size for size in sizes if size >= used)
         assert size <= max(16, 2 * used) and size - used < 64
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# attention
+
+
+def reference_kernel(q, keys, values, cu_seq_q, cu_seq_k, max_q, max_k, *, table, used):
+    """What kernels for variable lengths over a cache in pages of one sequence each promise, row by row; causal from the
+    last position backwards."""
+    assert len(cu_seq_q) == len(used) + 1 and cu_seq_q.dtype == table.dtype == used.dtype == torch.int32
+    assert table.shape == (len(used), 1) and int(cu_seq_q[-1]) == len(q)
+    out = torch.empty_like(q)
+    repeat = q.shape[1] // keys.shape[2]
+    for i, (first, last) in enumerate(itertools.pairwise(cu_seq_q.tolist())):
+        assert last - first <= max_q and used[i] <= max_k
+        for row in range(first, last):
+            end = int(used[i]) - (last - 1 - row)
+            page = int(table[i, 0])
+            key, value = (store[page, :end].repeat_interleave(repeat, 1) for store in (keys, values))
+            weights = (torch.einsum("hd,lhd->hl", q[row], key) / q.shape[-1] ** 0.5).softmax(-1)
+            out[row] = torch.einsum("hl,lhd->hd", weights, value)
+    return out
+
+
+def torch_kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, window_size, enable_gqa, seqused_k, block_table, num_splits):
+    assert cu_k is None and window_size == (-1, 0) and enable_gqa and num_splits == 1
+    return reference_kernel(q, k, v, cu_q, cu_k, max_q, max_k, table=block_table, used=seqused_k)
+
+
+def flash_kernel(q, k, v, cu_q, cu_k, max_q, max_k, causal, block_table):
+    assert causal and cu_k.dtype == torch.int32
+    return reference_kernel(q, k, v, cu_q, cu_k, max_q, max_k, table=block_table, used=cu_k.diff())
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "torch", "flash"])
+@pytest.mark.parametrize(
+    "decode, ranges, chunks",
+    [
+        ([(0, 9), (1, 4), (2, 1), (3, 12)], [(0, 2, 9), (2, 4, 12)], []),  # as a recorded pass has them
+        ([(1, 7), (4, 3)], [(0, 3, 7), (3, 5, 3)], [(0, 0, 5), (2, 6, 9), (3, 0, 1)]),  # slots without a row between
+        ([], [], [(3, 2, 12), (0, 0, 2)]),
+    ],
+)
+def test_every_seam_attends_to_the_prefix_of_its_slot(kernel, decode, ranges, chunks, monkeypatch):
+    """A row that sees its neighbour's slot, the future of its chunk, or what the slot's last owner left behind; and, on
+    a GPU, a kernel that is told other lengths than it promises to keep."""
+    monkeypatch.setattr(slots, "varlen_attn", torch_kernel if kernel == "torch" else None)
+    monkeypatch.setattr(slots, "flash_attn_varlen_func", flash_kernel)
+    config = ModelConfig.from_hf(hf_config("qwen2"))
+    torch.manual_seed(0)
+    cache = SlotCache(config, 5, 12, torch.float32, torch.device("cpu"))
+    for store in cache.layers[0]:
+        store.normal_()
+    seam = slots.SlotAttention if kernel == "sdpa" else slots.VarlenAttention
+    owners, lengths = torch.tensor(decode, dtype=torch.int64).view(-1, 2).T
+    attend = seam(cache, owners, lengths, ranges, chunks)
+    rows = [(slot, length - 1) for slot, length in decode]
+    rows += [(slot, position) for slot, start, end in chunks for position in range(start, end)]
+    assert list(zip(attend.slots.tolist(), attend.positions.tolist(), strict=True)) == rows
+    q = torch.randn(len(rows), config.num_heads, config.head_dim)
+    k, v = torch.randn(2, len(rows), config.num_kv_heads, config.head_dim)
+    before = [store.clone() for store in cache.layers[0]]
+    out = attend(0, q, k, v)
+    for store, old, new in zip(cache.layers[0], before, (k, v), strict=True):
+        for (slot, position), numbers in zip(rows, new, strict=True):
+            old[slot, :, position] = numbers
+        assert torch.equal(store, old)  # what was to be written, and nothing else
+    keys, values = cache.layers[0]
+    for row, (slot, position) in enumerate(rows):
+        prefix = slice(None), slice(position + 1)
+        key, value = (store[slot][prefix].repeat_interleave(2, 0) for store in (keys, values))
+        weights = (torch.einsum("hd,hld->hl", q[row], key) / config.head_dim**0.5).softmax(-1)
+        torch.testing.assert_close(out[row], torch.einsum("hl,hld->hd", weights, value), atol=1e-5, rtol=1e-5)
