@@ -13,8 +13,8 @@ round, in a drawn order, so that a busy machine hurts all alike; every one runs 
   transformers' continuous batching, for which all replies are as long as the longest
 - tools: episodes of four turns of 8 to 64 tokens; between them a tool takes 5 to 50 ms and returns 16 tokens
 - groups: 16 replies of 16 to 128 tokens to each of 8 prompts of 512
-- roofline: as in ragged, by the share of the least time that the same passes could have taken (throughput.py), and
-  where the time goes by torch's profiler
+- roofline: prompts and replies as in ragged, beyond 16 slots twice as many as slots; the share of the least time that
+  the same passes could have taken (throughput.py), and where the time goes by torch's profiler
 """
 
 import argparse
@@ -243,16 +243,16 @@ def turn_by_generate(pair: Pair, texts: list[list[int]], lengths: list[int]) -> 
 # measuring
 
 
-def measure(ways: dict[str, Callable[[], None]], rounds: int, label: str, seed: int) -> dict[str, list[float]]:
-    """Seconds of each way in each round."""
+def measure(ways: dict[str, Callable], work: list, rounds: int, label: str, seed: int) -> dict[str, list[float]]:
+    """Seconds of each way, for `work`, in each round."""
     seconds: dict[str, list[float]] = defaultdict(list)
     r = random.Random(seed)
     with tqdm(total=(rounds + 1) * len(ways), desc=label, leave=False) as bar:
         for number in range(rounds + 1):
             for name in r.sample(list(ways), len(ways)):
                 started = time.perf_counter()
-                ways[name]()
-                if number:  # the first round warms up
+                ways[name](work if number else work[: len(work) // 4])  # the first round warms up
+                if number:
                     seconds[name].append(time.perf_counter() - started)
                 bar.update()
     return seconds
@@ -280,18 +280,21 @@ HEAD = ["| model, slots | way | useful tokens/s | ours is faster |", "| --- | --
 def ragged_section(pair: Pair, name: str, slots: int, rounds: int, seed: int, longest: int) -> list[str]:
     work = ragged(pair, 4 * slots, seed, longest)
     ways = {
-        "ours": lambda: ours(pair, work, slots),
-        "`generate`": lambda: padded_batches(pair, work, slots),
-        "`generate`, StaticCache": lambda: padded_batches(pair, work, slots, "static"),
+        "ours": lambda part: ours(pair, part, slots),
+        "`generate`": lambda part: padded_batches(pair, part, slots),
+        "`generate`, StaticCache": lambda part: padded_batches(pair, part, slots, "static"),
     }
-    seconds = measure(ways, rounds, f"ragged, {name}, {slots} slots", seed)
+    seconds = measure(ways, work, rounds, f"ragged, {name}, {slots} slots", seed)
     return rows(f"{name}, {slots}", ways, seconds, useful(work))
 
 
 def continuous_section(pair: Pair, name: str, slots: int, rounds: int, seed: int, longest: int) -> list[str]:
     work = ragged(pair, 2 * slots, seed, longest)
-    ways = {"ours": lambda: ours(pair, work, slots), "`generate_batch`": lambda: continuous_batches(pair, work)}
-    seconds = measure(ways, rounds, f"generate_batch, {name}", seed)
+    ways = {
+        "ours": lambda part: ours(pair, part, slots),
+        "`generate_batch`": lambda part: continuous_batches(pair, part),
+    }
+    seconds = measure(ways, work, rounds, f"generate_batch, {name}", seed)
     return rows(f"{name}, {slots}, {2 * slots} replies", ways, seconds, useful(work))
 
 
@@ -299,15 +302,15 @@ def tools_section(pair: Pair, name: str, slots: int, rounds: int, seed: int) -> 
     episodes = courses(pair, 4 * slots, seed)
     length = room(episodes)
     ways = {
-        "ours, parked with its cache": lambda: parked(pair, episodes, slots),
-        "ours, synchronous, prefilled anew": lambda: synchronous(
-            pair, episodes, slots, lambda texts, lengths: turn_by_ours(pair, length, texts, lengths)
+        "ours, parked with its cache": lambda part: parked(pair, part, slots),
+        "ours, synchronous, prefilled anew": lambda part: synchronous(
+            pair, part, slots, lambda texts, lengths: turn_by_ours(pair, length, texts, lengths)
         ),
-        "`generate`, synchronous": lambda: synchronous(
-            pair, episodes, slots, lambda texts, lengths: turn_by_generate(pair, texts, lengths)
+        "`generate`, synchronous": lambda part: synchronous(
+            pair, part, slots, lambda texts, lengths: turn_by_generate(pair, texts, lengths)
         ),
     }
-    seconds = measure(ways, rounds, f"tools, {name}, {slots} slots", seed)
+    seconds = measure(ways, episodes, rounds, f"tools, {name}, {slots} slots", seed)
     tokens = sum(n for episode in episodes for n, _ in episode.turns)
     return rows(f"{name}, {slots}", ways, seconds, tokens)
 
@@ -317,10 +320,10 @@ def groups_section(pair: Pair, name: str, slots: int, rounds: int, seed: int, qu
     prompts = [[r.randrange(8, pair.vocabulary) for _ in range(64 if quick else 512)] for _ in range(8)]
     work = [(text, r.randint(16, 24 if quick else 128)) for text in prompts for _ in range(16)]
     ways = {
-        "ours, the prompt of a group copied": lambda: ours(pair, work, slots),
-        "ours, each prompt prefilled": lambda: ours(pair, work, slots, shared=False),
+        "ours, the prompt of a group copied": lambda part: ours(pair, part, slots),
+        "ours, each prompt prefilled": lambda part: ours(pair, part, slots, shared=False),
     }
-    seconds = measure(ways, rounds, f"groups, {name}, {slots} slots", seed)
+    seconds = measure(ways, work, rounds, f"groups, {name}, {slots} slots", seed)
     return rows(f"{name}, {slots}", ways, seconds, useful(work))
 
 
@@ -349,8 +352,8 @@ def kind_of(operation: str) -> str:
 
 
 def roofline_row(pair: Pair, name: str, slots: int, seed: int, longest: int) -> str:
-    work = ragged(pair, 4 * slots, seed, longest)
-    ours(pair, work[: 2 * slots], slots)  # warms up
+    work = ragged(pair, (4 if slots <= 16 else 2) * slots, seed, longest)
+    ours(pair, work, slots, steps=PROFILE_FROM)  # warms up
     started = time.perf_counter()
     stats = ours(pair, work, slots).stats
     seconds, busy = time.perf_counter() - started, stats.prefill_seconds + stats.decode_seconds
