@@ -1,0 +1,76 @@
+"""The exact rules of reasoning-gym's data sets, each over many problems."""
+
+import importlib
+import os
+import pkgutil
+import random
+
+import pytest
+
+from suites import gym
+from suites.base import Problem, unwrap
+from tests import gym_cases
+
+# How many problems of each data set: all the acceptance asks for, where the time of a usual run does not matter.
+PROBLEMS = int(os.environ.get("GYM_PROBLEMS", "12"))
+TASKS = {task.name: task for task in gym.TASKS}
+CASES = {
+    name: case
+    for module in pkgutil.iter_modules(gym_cases.__path__)
+    for name, case in importlib.import_module(f"tests.gym_cases.{module.name}").CASES.items()
+}
+ALPHABET = "0123456789 .,-+*/=()[]{}<>|#_\"'\\\nabcxyzABCXYZ—é\u2588√\0"
+
+
+def problems(name: str, count: int = PROBLEMS) -> list[Problem]:
+    # Far apart from each other as from every split.
+    return [TASKS[name].problem(1000 + 37 * i) for i in range(count)]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_right_answers_are_right_in_any_layout(name):
+    """A model that is right, and told that it is wrong for a space, learns not to be right."""
+    for problem in problems(name):
+        answer = problem.answer
+        layouts = [answer, f"  {answer}\n", f"`{unwrap(answer)}`", f"**{unwrap(answer)}**", *CASES[name].right(problem)]
+        for right in layouts:
+            assert TASKS[name].score(problem, right) == 1, (problem.index, right, answer)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_near_misses_are_wrong(name):
+    """Consolation credit, a substring that is enough, or an answer among others: what models find and exploit."""
+    for problem in problems(name):
+        answer = problem.answer.strip()
+        contained = [f"The answer is {answer}", f"{answer} {answer} x", f"{answer}\nor not", f"not {answer}", ""]
+        for wrong in [*contained, *CASES[name].wrong(problem)]:
+            assert TASKS[name].score(problem, wrong) == 0, (problem.index, wrong, answer)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_any_text_is_judged(name):
+    """An exception on one strange answer ends a run of hours; so does a rule that takes minutes for a long one."""
+    r = random.Random(name)
+    drawn = problems(name, 4)
+    for problem in drawn:
+        for _ in range(250):
+            text = "".join(r.choices(ALPHABET, k=r.choice((1, 3, 10, 60))))
+            assert TASKS[name].score(problem, text) in (0, 1)
+        pieces = list(problem.answer) or ["x"]
+        for _ in range(50):  # what is nearly an answer goes deeper into a rule
+            text = list(problem.answer)
+            for _ in range(r.choice((1, 2, 5))):
+                text[r.randrange(len(text) + 1) : r.randrange(len(text) + 1)] = r.choices(pieces + list(ALPHABET), k=2)
+            assert TASKS[name].score(problem, "".join(text)) in (0, 1)
+        for long in (
+            "(" * 100_000,
+            "9" * 100_000,
+            problem.answer * (100_000 // max(1, len(problem.answer))),
+            "[1," * 33_000,
+        ):
+            assert TASKS[name].score(problem, long) == 0
+
+
+def test_every_data_set_has_its_cases():
+    """A data set without cases is tested by nothing but its own reference."""
+    assert CASES.keys() == TASKS.keys()
