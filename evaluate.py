@@ -25,7 +25,7 @@ from cli import Run, UserError, check_arguments, parse_arguments, run_main, user
 from executor import check_sandbox
 from rollout import Episode, Rollout, RolloutArguments, check_prompts, readable
 from suites.base import Problem
-from tasks import INDEX_RANGES, problems, resolve
+from tasks import INDEX_RANGES, draw_problems
 from training import fit_threads, start_processes
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -38,7 +38,9 @@ class EvaluateArguments(RolloutArguments):
         default_factory=list, metadata={"help": "folders or hub names; none: the stages of the embedded default"}
     )
     out: str = dataclasses.field(default="out/evaluation", metadata={"help": "run folder"})
-    tasks: str = dataclasses.field(default="embedded", metadata={"help": "names, suites, embedded or all"})
+    tasks: str = dataclasses.field(
+        default="embedded", metadata={"help": "names, suites, embedded, all, train, test, or a .jsonl file"}
+    )
     split: str = dataclasses.field(default="test", metadata={"help": "dev while tuning, test for final figures"})
     problems_per_task: int = dataclasses.field(default=28, metadata={"help": "the first so many of the split"})
     samples: int = dataclasses.field(default=1, metadata={"help": "sampled replies per problem"})
@@ -190,8 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     automatic = "bfloat16" if state.device.type == "cuda" else "float32"
     dtype = getattr(torch, automatic if arguments.dtype == "auto" else arguments.dtype)
     with user_input():
-        names = resolve(arguments.tasks)
-        drawn = [p for name in names for p in problems(name, arguments.split, arguments.problems_per_task)]
+        drawn = draw_problems(arguments.tasks, arguments.split, arguments.problems_per_task)
         bundles = {label: load_bundle(name, dtype, state.device) for label, name in models.items()}
         for label, bundle in bundles.items():
             check_prompts(drawn, bundle, arguments.prompt_style, label)

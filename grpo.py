@@ -28,7 +28,7 @@ from cli import Run, UserError, check_arguments, parse_arguments, run_main, user
 from executor import check_sandbox
 from model import Decoder
 from rollout import Episode, Rollout, RolloutArguments, RolloutStats, check_prompts
-from tasks import problems, resolve
+from tasks import draw_problems
 from training import (
     SCHEDULES,
     Policy,
@@ -52,7 +52,9 @@ class GRPOArguments(RolloutArguments):
 
     model: str = dataclasses.field(default=WARM_START, metadata={"help": "folder or hub name to start from"})
     out: str = dataclasses.field(default="out/grpo", metadata={"help": "run folder"})
-    tasks: str = dataclasses.field(default="embedded", metadata={"help": "names, suites, embedded or all"})
+    tasks: str = dataclasses.field(
+        default="embedded", metadata={"help": "names, suites, embedded, all, train, test, or a .jsonl file"}
+    )
     problems_per_task: int = dataclasses.field(default=200, metadata={"help": "size of the pool, per task"})
     steps: int = dataclasses.field(default=20, metadata={"help": "rollouts, each followed by its updates"})
     prompts_per_step: int = dataclasses.field(default=16, metadata={"help": "problems per rollout, over all ranks"})
@@ -308,7 +310,7 @@ def train(arguments: GRPOArguments) -> Path:
     Run.check(arguments.out, arguments.report_to)
     check_sandbox(arguments.best_effort)
     with user_input():
-        pool = [p for name in resolve(arguments.tasks) for p in problems(name, "rl", arguments.problems_per_task)]
+        pool = draw_problems(arguments.tasks, "rl", arguments.problems_per_task)
     if len(pool) < arguments.prompts_per_step:
         raise UserError(f"{len(pool)} problems are fewer than --prompts_per_step {arguments.prompts_per_step}")
     if arguments.model == WARM_START and not Path(WARM_START).exists():

@@ -28,7 +28,7 @@ from generator import Generator, Sequence
 from sampling import sampling_key
 from slots import FREE_SHARE, affordable_slots, free_memory, slot_bytes
 from suites.base import Problem
-from tasks import PYTHON_FENCES, answers, get_task, reward, spans
+from tasks import PYTHON_FENCES, answers, judge, reward, spans
 from throughput import GeneratorStats
 
 ANSWER_FORMAT = "Give the final answer as <<<answer>>>, outside of any code."
@@ -341,7 +341,7 @@ class InFlight:
     program: Future[Result] | None = None  # running, while the sequence is parked
     due: int = 0  # deterministic mode: the generator step at which its output goes back
 
-    def episode(self, step: int, finish: Finish, prompt: Tensor | None = None) -> Episode:
+    def episode(self, step: int, finish: Finish, executor: Executor, prompt: Tensor | None = None) -> Episode:
         if self.sequence is None:
             nothing = torch.zeros(len(prompt))
             tokens, sampled, logprobs = prompt, nothing.bool(), nothing
@@ -350,7 +350,9 @@ class InFlight:
         answer = self.protocol.answer
         # A question that somebody typed belongs to no task ("") and has no reference answer.
         graded = answer is not None and self.problem.task != ""
-        correct = graded and bool(get_task(self.problem.task).score(self.problem, answer))
+        correct = judge(self.problem, answer, executor) if graded else False
+        if correct is None:
+            correct, finish = False, "sandbox_error"
         return Episode(
             self.id, self.group, step, self.problem, tokens, sampled, logprobs,
             self.turns, finish, answer, correct, reward(correct),
@@ -394,7 +396,7 @@ class Rollout:
                 flight = InFlight(id, group, problem, Protocol(self.arguments.max_code_runs), None)
                 if len(prompt) >= context:
                     flight.turns.append(Turn(len(prompt), len(prompt)))
-                    done.append(flight.episode(step, "prompt_too_long", torch.tensor(prompt)))
+                    done.append(flight.episode(step, "prompt_too_long", self.executor, torch.tensor(prompt)))
                     continue
                 key = sampling_key(self.seed, step, id)
                 flight.sequence = generator.add(prompt, key, self.arguments.max_reply_tokens, group)
@@ -413,7 +415,7 @@ class Rollout:
             elif action.kind == "finish":
                 if not flight.sequence.ended:
                     generator.finish(flight.sequence)
-                done.append(flight.episode(step, action.text))
+                done.append(flight.episode(step, action.text, self.executor))
                 del live[flight.sequence]
                 bar.update()
 

@@ -10,6 +10,7 @@ Differs from the paper: correctness is by exact rule only, no language model is 
 import argparse
 import difflib
 import hashlib
+import json
 import re
 import sys
 import textwrap
@@ -17,12 +18,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
-from suites import gym
+from executor import Executor
+from suites import bbh, gym, mathematics
 from suites.base import Problem, Task
+from suites.custom import FileTask
+from suites.stored import MissingDataError
 
-TASKS: dict[str, Task] = {task.name: task for task in gym.TASKS}
+TASKS: dict[str, Task] = {task.name: task for task in (*gym.TASKS, *bbh.TASKS, *mathematics.TASKS)}
 
 # The tasks of the embedded default: short questions that one short program answers.
 EMBEDDED = (
@@ -52,21 +57,103 @@ def get_task(name: str) -> Task:
     raise ValueError(f"unknown task {name!r}: {hint}")
 
 
+def register(task: Task) -> None:
+    """Makes a task known by its name; ValueError where another one has it."""
+    if TASKS.setdefault(task.name, task) is not task:
+        raise ValueError(f"there is a task {task.name} already")
+
+
 def resolve(spec: str) -> list[str]:
-    """Task names of a comma-separated list of tasks, suites ("gym"), "embedded" and "all", in order, each once."""
-    groups = {"all": list(TASKS), "embedded": list(EMBEDDED)}
-    for task in TASKS.values():
-        groups.setdefault(task.suite, []).append(task.name)
-    names: list[str] = []
+    """Task names of a comma-separated list of tasks, suites ("gym", "bbh"), files of your own tasks ("my.jsonl"), the
+    parts of the split ("train", "test", or of another file: "split.json:train"), "embedded" and "all", in order, each
+    once."""
+    return list(_parse(spec))
+
+
+def _parse(spec: str) -> dict[str, bool]:
+    """By name, whether the task was named itself rather than as one of a group."""
+    suites = {task.suite for task in TASKS.values()}
+    names: dict[str, bool] = {}
     for part in filter(None, (part.strip() for part in spec.split(","))):
-        names += groups[part] if part in groups else [get_task(part).name]
+        if part.endswith(".jsonl"):
+            task = FileTask(part)
+            if not isinstance(TASKS.get(task.name), FileTask):  # the same file, or a newer state of it
+                register(task)
+            TASKS[task.name] = task
+            names[task.name] = True
+        elif part in ("all", "embedded", *suites, "train", "test") or ".json:" in part:
+            for name in _group(part):
+                names.setdefault(name, False)
+        else:
+            names[get_task(part).name] = True
     if not names:
         raise ValueError(f"no task named in {spec!r}")
-    return list(dict.fromkeys(names))
+    return names
+
+
+def _group(name: str) -> list[str]:
+    if name == "embedded":
+        return list(EMBEDDED)
+    path, _, part = name.rpartition(":")
+    if path or name in ("train", "test"):
+        split = read_split(Path(path) if path else SPLIT_FILE)
+        if part not in split:
+            raise ValueError(f"{path} has no {part!r}: {', '.join(split)}")
+        return [task for task in split[part] if task in TASKS]
+    return [task.name for task in TASKS.values() if name in ("all", task.suite) and task.suite != "custom"]
+
+
+def draw_problems(spec: str, split: str, count: int) -> list[Problem]:
+    """The first `count` problems of a split of each task in `spec`, see `resolve` and `problems`. Tasks whose data are
+    missing are left out, with a line that says so, unless they were named themselves."""
+    found: list[Problem] = []
+    missing: dict[str, str] = {}
+    for name, named in _parse(spec).items():
+        try:
+            found += problems(name, split, count)
+        except MissingDataError as error:
+            if named:
+                raise
+            missing[name] = str(error)
+    if missing:
+        line = f"{len(missing)} tasks have no data here: {', '.join(missing)}; {next(iter(missing.values()))}"
+        if not found:
+            raise ValueError(line)
+        print(line, file=sys.stderr, flush=True)
+    return found
+
+
+def judge(problem: Problem, answer: str, executor: Executor) -> bool | None:
+    """Whether an answer is right, by the task's own rule or by its program; None if that could not be run."""
+    task = get_task(problem.task)
+    program = task.judging_program(problem, answer)
+    if program is None:
+        return bool(task.score(problem, answer))
+    result = executor.submit(program).result()
+    if result.status == "sandbox_error":
+        return None
+    return result.status == "ok" and result.stdout.split("\n")[-2:] in (["True", ""], ["True"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Splits
+# Splits: of tasks
+
+SPLIT_FILE = Path(__file__).parent / "suites/split.json"
+
+
+def read_split(path: Path) -> dict[str, list[str]]:
+    """Lists of task names by the name of their part, from a JSON file."""
+    try:
+        split = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the split {path} cannot be read: {error}") from error
+    if not isinstance(split, dict) or not all(isinstance(names, list) for names in split.values()):
+        raise ValueError(f"the split {path} must be an object of lists of task names")
+    return split
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Splits: of the problems of a task
 
 # Which indices a split may use. Seeds that lie close together overlap in some generators, hence the distance. Indices
 # below the first range belong to nobody and serve for looking around. dev is watched while tuning; test is only for
@@ -105,12 +192,15 @@ def _distinct(task: Task, split: str) -> Iterator[Problem]:
     before = {"sft": ("dev", "test"), "rl": ("dev", "test"), "dev": (), "test": ("dev",)}[split]
     taken = set().union(*(_held_out(task.name, other) for other in before))
     idle = 0
-    for index in INDEX_RANGES[split]:
+    for index in INDEX_RANGES[split] if task.size is None else range(task.size):
         problem = task.problem(index)
-        other_half = {"sft": 1, "rl": 0}.get(split) == _half(problem.question)
-        if other_half or problem.question in taken:
+        if task.size is None:
+            elsewhere = {"sft": 1, "rl": 0}.get(split) == _byte(problem.question) & 1
+        else:
+            elsewhere = split != part_of(problem)
+        if elsewhere or problem.question in taken:
             idle += 1
-            if idle == PATIENCE:
+            if idle == PATIENCE and task.size is None:
                 return
             continue
         idle = 0
@@ -123,9 +213,17 @@ def _held_out(task: str, split: str) -> frozenset[str]:
     return frozenset(problem.question for problem in islice(_distinct(get_task(task), split), HELD_OUT))
 
 
-def _half(text: str) -> int:
+def part_of(problem: Problem) -> str:
+    """To which split a problem belongs whose task has a certain number of them: the one it names, or by its text, 30 %
+    sft, 40 % rl, 10 % dev and 20 % test."""
+    shares = {"sft": 77, "rl": 179, "dev": 205, "test": 256}  # of 256, cumulated
+    drawn = next(split for split, end in shares.items() if _byte(problem.question) < end)
+    return problem.data.get("split", drawn)
+
+
+def _byte(text: str) -> int:
     # Not hash(): that one differs from process to process.
-    return hashlib.sha256(text.encode()).digest()[0] & 1
+    return hashlib.sha256(text.encode()).digest()[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -206,11 +304,15 @@ def reward(correct: bool) -> float:
 
 
 def _table() -> str:
-    rows = []
-    for task in TASKS.values():
-        example = textwrap.shorten(task.problem(0).question, 76, placeholder=" ...")
-        rows.append(f"{task.name:24} {task.suite:6} {'yes' if task.name in EMBEDDED else '':9} {example}")
-    return "\n".join([f"{'task':24} {'suite':6} {'embedded':9} example", *rows])
+    """All tasks: suite, part of the split, kind of check, where the questions come from."""
+    split = read_split(SPLIT_FILE)
+    part_of = {name: part for part, names in split.items() for name in names}
+    rows = [
+        f"{task.name:40} {task.suite:9} {part_of.get(task.name, ''):6} {task.kind:24} {task.source}"
+        for task in TASKS.values()
+    ]
+    head = f"{'task':40} {'suite':9} {'split':6} {'check':24} source"
+    return "\n".join([head, *rows])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -40,6 +40,9 @@ class Task(ABC):
 
     name: str
     suite: str
+    kind: str = "own"  # of check, in a few words, for tables
+    source: str = "own"  # where the questions come from
+    size: int | None = None  # how many problems there are; None: one for every seed
 
     @abstractmethod
     def problem(self, index: int) -> Problem:
@@ -52,6 +55,11 @@ class Task(ABC):
         Exact: never credit for being close. Total: any text is judged quickly and without an exception, and no
         part of it is ever evaluated.
         """
+
+    def judging_program(self, problem: Problem, answer: str) -> str | None:
+        """A program that judges in place of `score`, to be run in the executor: it prints True as its last line if and
+        only if the answer is right. None, as for nearly all tasks: `score` does."""
+        return None
 
 
 def unquote(text: str) -> str:

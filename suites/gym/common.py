@@ -39,6 +39,7 @@ class GymTask(Task):
     """
 
     suite = "gym"
+    source = "reasoning-gym, generated"
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class GymTask(Task):
         max_answer: int = MAX_ANSWER,
     ):
         self.name, self._rule, self._sound, self._keep, self._max_answer = name, rule, sound, keep, max_answer
+        self.kind = rule.__name__.replace("_", " ")
 
     def problem(self, index: int) -> Problem:
         """The item of this index or, if that contradicts itself, the first sound one at steps of SUBSTITUTE_STEP."""
