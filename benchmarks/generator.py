@@ -427,8 +427,8 @@ def report(arguments: argparse.Namespace) -> str:
         *__doc__.split("\n\n", 2)[2].strip().splitlines(),
         "",
         "Useful tokens are those of the replies asked for; a batch that runs until its longest reply is done makes",
-        "others besides. Tokens per second: of the median round. Ratios: medians of the rounds (min-max). What was tried,",
-        "and what is left to try: [log.md](log.md).",
+        "others besides. Tokens per second: of the median round. Ratios: medians of the rounds (min-max).",
+        "What was tried, and what is left to try: [log.md](log.md).",
     ]
     for name, body in sections.items():
         head = ROOFLINE_HEAD if name == "roofline" else HEAD
