@@ -8,6 +8,7 @@ Differs from the paper: correctness is by exact rule only, no language model is 
 """
 
 import argparse
+import contextlib
 import difflib
 import hashlib
 import json
@@ -138,7 +139,8 @@ def judge(problem: Problem, answer: str, executor: Executor) -> bool | None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Splits: of tasks
 
-SPLIT_FILE = Path(__file__).parent / "suites/split.json"
+ROOT = Path(__file__).resolve().parent
+SPLIT_FILE = ROOT / "suites/split.json"
 
 
 def read_split(path: Path) -> dict[str, list[str]]:
@@ -318,7 +320,7 @@ def _table() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Print the table of tasks, or one problem with its reference answer and the verdict on a given one."""
     parser = argparse.ArgumentParser(description="Look at tasks.")
-    parser.add_argument("task", nargs="?", help="name of a task; without one, all tasks are listed")
+    parser.add_argument("task", nargs="?", help="name of a task, or a .jsonl file; without one, all tasks are listed")
     parser.add_argument("--index", type=int, default=0, help="which problem (a seed >= 0)")
     parser.add_argument("--answer", help="an answer to score")
     options = parser.parse_args(arguments)
@@ -326,14 +328,19 @@ def main(arguments: list[str] | None = None) -> int:
         print(_table())
         return 0
     try:
-        task = get_task(options.task)
+        task = get_task(resolve(options.task)[0])
         problem = task.problem(options.index)
     except ValueError as error:
         print(f"tasks.py: {error}", file=sys.stderr)
         return 2
     print(f"{problem.question}\n\nreference answer: {problem.answer}")
     if options.answer is not None:
-        print(f"answer: {options.answer}\nverdict: {'right' if task.score(problem, options.answer) else 'wrong'}")
+        print(f"answer: {options.answer}")
+        with contextlib.ExitStack() as stack:
+            by_program = task.judging_program(problem, options.answer) is not None
+            executor = stack.enter_context(Executor()) if by_program else None
+            verdict = judge(problem, options.answer, executor)
+        print(f"verdict: {'right' if verdict else 'wrong'}")
     return 0
 
 

@@ -49,6 +49,8 @@ def equivalent(answer: str, reference: str) -> bool:
         given = re.sub(r"^(?:[a-zA-Z]|\\[a-zA-Z]+)\s*=(?!=)", "", given).strip()
     if re.sub(r"\s", "", given) == re.sub(r"\s", "", wanted):
         return bool(wanted)
+    if _variables(given) - _variables(wanted):  # else "the answer is 0" is a product, and 0
+        return False
     try:
         return all(_same(_value(given, point), _value(wanted, point)) for point in range(POINTS))
     except (
@@ -59,6 +61,15 @@ def equivalent(answer: str, reference: str) -> bool:
         RecursionError,
     ):  # of the numbers
         return False
+
+
+def _variables(text: str) -> set[str]:
+    names = {token for token in _TOKEN.findall(text) if token.lstrip("\\").isalpha()}
+    return (
+        names
+        - {"\\pi", "π", "\\frac", "\\binom", "\\sqrt", "\\cdot", "\\times", "\\div"}
+        - {f"\\{name}" for name in _FUNCTIONS}
+    )
 
 
 Value = complex | tuple["Value", ...] | str
