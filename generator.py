@@ -166,8 +166,8 @@ class Generator:
 
     @property
     def busy(self) -> bool:
-        """Whether `step` has anything to do; parked sequences do not count."""
-        return bool(self.running.any()) or (bool(self.queue) and None in self.owner)
+        """Whether `step` has anything to do; parked sequences do not count, nor those that wait for one of them."""
+        return bool(self.running.any()) or (bool(self.queue) and None in self.owner and not self.leaders)
 
     def add(self, prompt: list[int], key: int, max_new_tokens: int, group: Hashable) -> Sequence:
         """Queues a sequence. Raises ValueError for a prompt that leaves no room for a single token."""
@@ -249,11 +249,12 @@ class Generator:
         self.steps += passes
         for slot, _, end in chunks:
             self.cached[slot] = end
-            sequence = self.owner[slot]
-            if end >= len(sequence.prompt) and self.leaders.get(sequence.group) is sequence:
-                del self.leaders[sequence.group]
-                self.prompt_of[slot] = sequence.group
         self.cached[sampling] = self.length[sampling] - 1
+        # Whatever brought it in: the last token of a prompt may come alone, which is a row like those that decode.
+        for group, leader in list(self.leaders.items()):
+            if self.cached[leader.slot] >= len(leader.prompt):
+                del self.leaders[group]
+                self.prompt_of[leader.slot] = group
         return self._stopped(sampling[self.active[sampling] == 0])
 
     def _stopped(self, slots: np.ndarray) -> list[Sequence]:

@@ -182,6 +182,25 @@ def test_group_prompt_is_prefilled_once(tiny):
     assert generator.stats.prefilled_tokens == 40
 
 
+@pytest.mark.parametrize("length", [1, 8, 9, 17])
+def test_a_group_does_not_wait_for_the_tool_of_its_first(length, tiny):
+    """A prompt whose last token came in alone did not count as prefilled: its group waited until the first reply was
+    over, and for ever if that one was parked until something had been generated."""
+    watch = torch.zeros(VOCAB, dtype=torch.bool)
+    generator = Generator(tiny, 3, 128, watch, [END], prefill_tokens=8)
+    first, *others = [generator.add(list(range(20, 20 + length)), sampling_key(i), 10, "g") for i in range(5)]
+    while not generator.turn_tokens(first) if first.slot >= 0 else True:
+        generator.step()
+    generator.park(first)
+    while generator.busy:
+        generator.step()
+    assert all(sequence.ended for sequence in others) and not first.ended
+    generator.resume(first, [30, 31])
+    while generator.busy:
+        generator.step()
+    assert first.ended and generator.stats.prefilled_tokens <= length + 3
+
+
 def test_prompts_are_prefilled_again_once_the_weights_have_changed(tiny):
     """What lies in the cache was computed by the old weights: a prompt copied from there is another policy's."""
     model = copy.deepcopy(tiny)
@@ -341,6 +360,16 @@ def test_uniforms_are_uniform_and_do_not_repeat():
     grid = u.view(256, 200)
     for a, b in ((grid[:, 1:], grid[:, :-1]), (grid[1:], grid[:-1])):
         assert np.corrcoef(a.flatten(), b.flatten())[0, 1] == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("top_p, kept", [(1e-9, [1]), (0.5, [1]), (0.51, [1, 3]), (0.8, [1, 3]), (0.82, [0, 1, 3])])
+def test_the_nucleus_is_the_smallest_set_with_enough_mass(top_p, kept):
+    """One token too many or too few; and among equals the first."""
+    probabilities = torch.tensor([[0.125, 0.5, 0.0625, 0.3125], [0.25, 0.25, 0.25, 0.25]])
+    left = nucleus(probabilities, top_p)
+    assert left[0].nonzero()[:, 0].tolist() == kept
+    assert torch.equal(left[0][kept], probabilities[0][kept])
+    assert left[1].nonzero()[:, 0].tolist() == list(range(int(np.ceil(top_p / 0.25))))
 
 
 def test_sampling_never_takes_an_impossible_token():
