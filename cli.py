@@ -46,8 +46,8 @@ Arguments = TypeVar("Arguments")
 # The least that a number may be, by the name of its flag in whichever script.
 AT_LEAST = {
     0: (
-        "cache_gib", "clip_high", "clip_low", "kl", "learning_rate", "max_code_runs", "seed", "show", "warmup",
-        "weight_decay",
+        "cache_gib", "clip_high", "clip_low", "efficiency_penalty", "format_reward", "kl", "learning_rate",
+        "max_code_runs", "seed", "show", "warmup", "weight_decay",
     ),
     1: (
         "batch_size", "epochs", "group_size", "max_length", "max_observation_tokens", "max_reply_tokens",

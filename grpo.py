@@ -28,7 +28,7 @@ from cli import Run, UserError, check_arguments, parse_arguments, run_main, user
 from executor import check_sandbox
 from model import Decoder
 from rollout import Episode, Rollout, RolloutArguments, RolloutStats, check_prompts
-from tasks import draw_problems
+from tasks import MANY_TURNS, draw_problems, reward
 from training import (
     SCHEDULES,
     Policy,
@@ -94,6 +94,12 @@ class GRPOArguments(RolloutArguments):
     )
     shuffle_rewards: bool = dataclasses.field(
         default=False, metadata={"help": "a control: rewards dealt out anew among the episodes; must not learn"}
+    )
+    format_reward: float = dataclasses.field(
+        default=0.0, metadata={"help": "added to the reward of replies with an answer in its marks, else taken off"}
+    )
+    efficiency_penalty: float = dataclasses.field(
+        default=0.0, metadata={"help": f"taken off the reward of replies of more than {MANY_TURNS} turns"}
     )
     micro_batch_tokens: int = dataclasses.field(default=16384, metadata={"help": "tokens per forward pass and rank"})
     report_to: str = dataclasses.field(default="", metadata={"help": "tensorboard | wandb"})
@@ -161,7 +167,10 @@ def shuffled_outcomes(episodes: list[Episode], seed: str) -> list[Episode]:
 
 
 def judge(episodes: list[Episode], arguments: GRPOArguments, step: int) -> list[Episode]:
-    """Sets the advantages of this rank's episodes and returns those to train on."""
+    """Sets the rewards and advantages of this rank's episodes and returns those to train on."""
+    for episode in episodes:
+        weights = arguments.format_reward, arguments.efficiency_penalty
+        episode.reward = reward(episode.correct, episode.finish == "answer", len(episode.turns), *weights)
     judged = episodes
     if arguments.shuffle_rewards:
         judged = shuffled_outcomes(episodes, f"{arguments.seed} {step} rewards")

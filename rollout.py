@@ -28,7 +28,7 @@ from generator import Generator, Sequence
 from sampling import sampling_key
 from slots import FREE_SHARE, affordable_slots, free_memory, slot_bytes
 from suites.base import Problem
-from tasks import PYTHON_FENCES, answers, judge, reward, spans
+from tasks import PYTHON_FENCES, answers, is_right, reward, spans
 from throughput import GeneratorStats
 
 ANSWER_FORMAT = "Give the final answer as <<<answer>>>, outside of any code."
@@ -350,7 +350,7 @@ class InFlight:
         answer = self.protocol.answer
         # A question that somebody typed belongs to no task ("") and has no reference answer.
         graded = answer is not None and self.problem.task != ""
-        correct = judge(self.problem, answer, executor) if graded else False
+        correct = is_right(self.problem, answer, executor) if graded else False
         if correct is None:
             correct, finish = False, "sandbox_error"
         return Episode(

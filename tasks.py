@@ -124,7 +124,7 @@ def draw_problems(spec: str, split: str, count: int) -> list[Problem]:
     return found
 
 
-def judge(problem: Problem, answer: str, executor: Executor) -> bool | None:
+def is_right(problem: Problem, answer: str, executor: Executor) -> bool | None:
     """Whether an answer is right, by the task's own rule or by its program; None if that could not be run."""
     task = get_task(problem.task)
     program = task.judging_program(problem, answer)
@@ -296,9 +296,17 @@ def extract_answer(text: str, last: bool = False) -> str | None:
     return found[-1 if last else 0][1].strip() if found else None
 
 
-def reward(correct: bool) -> float:
-    """The reward of an episode: 1 for a right answer, 0 for anything else."""
-    return float(correct)
+MANY_TURNS = 6  # beyond which a reply is called inefficient, as in the paper
+
+
+def reward(
+    correct: bool, answered: bool = True, turns: int = 1, format_weight: float = 0.0, efficiency_weight: float = 0.0
+) -> float:
+    """1 for a right answer, 0 for a wrong one; plus or minus `format_weight` for an answer in the marks asked for or
+    none; minus `efficiency_weight` for more than MANY_TURNS turns. The paper has 0.1 for both; the default is
+    correctness alone, which is what accuracy means everywhere."""
+    shape = format_weight if answered else -format_weight
+    return float(correct) + shape - (efficiency_weight if turns > MANY_TURNS else 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -339,7 +347,7 @@ def main(arguments: list[str] | None = None) -> int:
         with contextlib.ExitStack() as stack:
             by_program = task.judging_program(problem, options.answer) is not None
             executor = stack.enter_context(Executor()) if by_program else None
-            verdict = judge(problem, options.answer, executor)
+            verdict = is_right(problem, options.answer, executor)
         print(f"verdict: {'right' if verdict else 'wrong'}")
     return 0
 

@@ -12,7 +12,7 @@ from executor import Executor
 from suites import mathematics
 from suites.base import Problem, Task
 from suites.custom import FileTask
-from tasks import draw_problems, get_task, judge, part_of, problems, read_split, register, resolve
+from tasks import draw_problems, get_task, is_right, part_of, problems, read_split, register, resolve
 
 ROWS = [
     {"question": "six times seven?", "answer": "42", "check": "number"},
@@ -78,9 +78,9 @@ def test_a_program_judges(mine):
         return Problem("mine", 3, problem.question, problem.answer, {"check": "python", "program": program})
 
     with Executor(timeout=1.0) as executor:
-        assert judge(problem, "128", executor) is True
+        assert is_right(problem, "128", executor) is True
         for wrong in ("7", "", "two", "2'\nprint(True)\n'", "'''", "\0", "2\\", "x" * 100_000):
-            assert judge(problem, wrong, executor) is False
+            assert is_right(problem, wrong, executor) is False
         for program in (
             "print(True); print(False)",
             "print(1)",
@@ -90,9 +90,9 @@ def test_a_program_judges(mine):
             "(",
             "while 1: 0",
         ):
-            assert judge(other(program), "2", executor) is False
-        assert judge(other("print(True)"), "anything", executor) is True
-        assert judge(get_task("gcd").problem(5), get_task("gcd").problem(5).answer, executor) is True
+            assert is_right(other(program), "2", executor) is False
+        assert is_right(other("print(True)"), "anything", executor) is True
+        assert is_right(get_task("gcd").problem(5), get_task("gcd").problem(5).answer, executor) is True
 
     class Broken:
         def submit(self, code):
@@ -102,7 +102,7 @@ def test_a_program_judges(mine):
 
             return Done()
 
-    assert judge(problem, "2", Broken()) is None  # neither right nor wrong: the episode leaves the update
+    assert is_right(problem, "2", Broken()) is None  # neither right nor wrong: the episode leaves the update
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,25 @@ def test_groups_are_filtered_by_outcome_not_by_reward():
     assert group_advantages(mixed) == mixed and advantages(mixed) == [1, 0, -1]
 
 
+def test_the_terms_of_the_reward():
+    """A term that cannot be switched off, or one that makes groups of wrong answers worth learning from."""
+    many = [Turn(4, 8)] * 6
+    made = [
+        episode(0, 0, True),
+        episode(1, 0, True, turns=[*many, Turn(8, 9)]),
+        episode(2, 0, turns=many),
+        episode(3, 0, finish="length", answer=None),
+        episode(4, 1),
+        episode(5, 1, finish="no_answer", answer=None),
+    ]
+    judge(made, GRPOArguments(), 0)
+    assert [e.reward for e in made] == [1, 1, 0, 0, 0, 0]
+    live = judge(made, GRPOArguments(format_reward=0.1, efficiency_penalty=0.3), 0)
+    assert [round(e.reward, 6) for e in made] == [1.1, 0.8, 0.1, -0.1, 0.1, -0.1]
+    assert live == made[:4]  # the other group is all wrong, whatever its form
+    assert made[0].advantage > made[1].advantage > 0 > made[2].advantage > made[3].advantage
+
+
 @pytest.mark.parametrize("finish", ["sandbox_error", "prompt_too_long"])
 def test_what_the_sandbox_failed_leaves_the_statistics(finish):
     """Counted as wrong, an episode is punished for what it did not do, and lifts the others of its group."""
