@@ -1,6 +1,6 @@
 """The data sets of reasoning-gym, by family."""
 
 from suites.base import Task
-from suites.gym import basic
+from suites.gym import basic, grids, words
 
-TASKS: list[Task] = [*basic.TASKS]
+TASKS: list[Task] = [*basic.TASKS, *grids.TASKS, *words.TASKS]
