@@ -162,6 +162,7 @@ def test_the_split_of_tasks(tmp_path):
     split = read_split(tasks.SPLIT_FILE)
     train, test = (set(resolve(part)) for part in ("train", "test"))
     assert train | test == set(tasks.TASKS) and not train & test
+    assert (len(set(split["train"])), len(set(split["test"]))) == (107, 37)
     assert not set(split["train"]) & set(split["test"])
     (tmp_path / "other.json").write_text('{"easy": ["gcd", "lcm"], "hard": ["a task of tomorrow"]}', encoding="utf-8")
     assert resolve(f"{tmp_path}/other.json:easy") == ["gcd", "lcm"]
