@@ -132,17 +132,18 @@ def table(results: dict[str, dict[str, dict]], decoding: str) -> str:
     """One decoding's accuracy with its 95 % interval per task and overall, and the use of code: a column per model.
     `results`: model -> decoding -> figures."""
     chosen = {model: decodings[decoding] for model, decodings in results.items()}
+    names = next(iter(chosen.values()))["tasks"]
     width = max(18, *(len(model) + 2 for model in chosen))
+    margin = max(24, *(len(name) + 2 for name in names))
 
     def accuracy(summary: dict) -> str:
         low, high = summary["interval"]
         return f"{summary['accuracy']:.3f} ({low:.2f}-{high:.2f})"
 
     def row(name: str, cells: Iterable[str]) -> str:
-        return f"{name:24}" + "".join(f"{cell:>{width}}" for cell in cells)
+        return f"{name:{margin}}" + "".join(f"{cell:>{width}}" for cell in cells)
 
-    names = next(iter(chosen.values()))["tasks"]
-    rule = "-" * (24 + width * len(chosen))
+    rule = "-" * (margin + width * len(chosen))
     return "\n".join(
         [
             row(decoding, chosen),

@@ -12,21 +12,27 @@ import contextlib
 import difflib
 import hashlib
 import json
+import os
 import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from tqdm import tqdm
 
 from executor import Executor
 from suites import bbh, gym, mathematics
 from suites.base import Problem, Task
 from suites.custom import FileTask
-from suites.stored import MissingDataError
+from suites.gym.common import GymTask
+from suites.stored import FOLDER_VARIABLE, MissingDataError, StoredTask
 
 TASKS: dict[str, Task] = {task.name: task for task in (*gym.TASKS, *bbh.TASKS, *mathematics.TASKS)}
 
@@ -104,18 +110,31 @@ def _group(name: str) -> list[str]:
     return [task.name for task in TASKS.values() if name in ("all", task.suite) and task.suite != "custom"]
 
 
+FEW = 20  # tasks whose problems are made sooner than processes for them start
+
+
 def draw_problems(spec: str, split: str, count: int) -> list[Problem]:
     """The first `count` problems of a split of each task in `spec`, see `resolve` and `problems`. Tasks whose data are
     missing are left out, with a line that says so, unless they were named themselves."""
     found: list[Problem] = []
     missing: dict[str, str] = {}
-    for name, named in _parse(spec).items():
-        try:
-            found += problems(name, split, count)
-        except MissingDataError as error:
-            if named:
-                raise
-            missing[name] = str(error)
+    names = _parse(spec)
+    generated = [name for name in names if isinstance(TASKS[name], GymTask)]
+    processes = min(16, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's
+    with contextlib.ExitStack() as stack:
+        drawn = {}
+        if len(generated) > FEW and processes > 1:
+            pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            drawn = {name: pool.submit(problems, name, split, count) for name in generated}
+        silent = True if os.environ.get("RANK", "0") != "0" else None  # None: unless there is no terminal
+        for name, named in tqdm(names.items(), "problems", unit="task", delay=2, disable=silent, leave=False):
+            try:
+                found += drawn[name].result() if name in drawn else problems(name, split, count)
+            except MissingDataError as error:
+                if named:
+                    raise
+                missing[name] = str(error)
     if missing:
         line = f"{len(missing)} tasks have no data here: {', '.join(missing)}; {next(iter(missing.values()))}"
         if not found:
@@ -177,7 +196,8 @@ def problems(task: str, split: str, count: int) -> list[Problem]:
     - within a split all texts differ;
     - sft and rl contain no text of the first HELD_OUT of dev or test, and test none of the first HELD_OUT of dev;
     - sft and rl share no text at all: each text belongs to one of them, by its hash.
-    Beyond the first HELD_OUT, dev and test may repeat training texts of a task with few questions.
+    Beyond the first HELD_OUT, dev and test may repeat training texts, unless the task has a certain number of questions
+    or few (`Task.size`, `Task.few`): then each belongs to one split, see `part_of`.
 
     Such a task can run out (prime_factorization has 999 questions): then fewer than `count` come back. That none is
     left is an error.
@@ -196,10 +216,10 @@ def _distinct(task: Task, split: str) -> Iterator[Problem]:
     idle = 0
     for index in INDEX_RANGES[split] if task.size is None else range(task.size):
         problem = task.problem(index)
-        if task.size is None:
-            elsewhere = {"sft": 1, "rl": 0}.get(split) == _byte(problem.question) & 1
-        else:
+        if task.few or task.size is not None:
             elsewhere = split != part_of(problem)
+        else:
+            elsewhere = {"sft": 1, "rl": 0}.get(split) == _byte(problem.question) & 1
         if elsewhere or problem.question in taken:
             idle += 1
             if idle == PATIENCE and task.size is None:
@@ -216,8 +236,8 @@ def _held_out(task: str, split: str) -> frozenset[str]:
 
 
 def part_of(problem: Problem) -> str:
-    """To which split a problem belongs whose task has a certain number of them: the one it names, or by its text, 30 %
-    sft, 40 % rl, 10 % dev and 20 % test."""
+    """To which split a problem belongs whose task has a certain number of them, or few: the one it names, or by its
+    text, 30 % sft, 40 % rl, 10 % dev and 20 % test."""
     shares = {"sft": 77, "rl": 179, "dev": 205, "test": 256}  # of 256, cumulated
     drawn = next(split for split, end in shares.items() if _byte(problem.question) < end)
     return problem.data.get("split", drawn)
@@ -313,16 +333,42 @@ def reward(
 # Command line
 
 
-def _table() -> str:
-    """All tasks: suite, part of the split, kind of check, where the questions come from."""
+class Row(NamedTuple):
+    """A task in a table."""
+
+    task: str
+    suite: str
+    split: str
+    problems: str
+    check: str
+    source: str
+
+
+def overview() -> list[Row]:
+    """All 144 tasks in the order of the split, those to come too, then what else is registered."""
     split = read_split(SPLIT_FILE)
     part_of = {name: part for part, names in split.items() for name in names}
-    rows = [
-        f"{task.name:40} {task.suite:9} {part_of.get(task.name, ''):6} {task.kind:24} {task.source}"
-        for task in TASKS.values()
-    ]
-    head = f"{'task':40} {'suite':9} {'split':6} {'check':24} source"
-    return "\n".join([head, *rows])
+    suites = list(dict.fromkeys(task.suite for task in TASKS.values()))
+    rows = [Row(name, "symbench", part_of[name], "", "", "to come") for name in part_of if name not in TASKS]
+    for task in TASKS.values():
+        rows.append(Row(task.name, task.suite, part_of.get(task.name, ""), _count(task), task.kind, task.source))
+    return sorted(rows, key=lambda row: (suites.index(row.suite), row.source == "to come"))
+
+
+def _count(task: Task) -> str:
+    if isinstance(task, StoredTask) and not os.environ.get(FOLDER_VARIABLE):
+        return "stored"  # to count them they would have to be downloaded
+    try:
+        return str(task.size or "generated")
+    except MissingDataError:
+        return "missing"
+
+
+def table(rows: list[Row]) -> str:
+    """The rows below their names, in columns."""
+    lines = [Row._fields, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -333,7 +379,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--answer", help="an answer to score")
     options = parser.parse_args(arguments)
     if options.task is None:
-        print(_table())
+        print(table(overview()))
         return 0
     try:
         task = get_task(resolve(options.task)[0])

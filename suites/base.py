@@ -43,6 +43,7 @@ class Task(ABC):
     kind: str = "own"  # of check, in a few words, for tables
     source: str = "own"  # where the questions come from
     size: int | None = None  # how many problems there are; None: one for every seed
+    few: bool = False  # one for every seed, but only some hundred different ones
 
     @abstractmethod
     def problem(self, index: int) -> Problem:

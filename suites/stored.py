@@ -43,7 +43,7 @@ class StoredTask(Task):
     ):
         self.name, self.suite, self._rule = name, suite, rule
         self._local, self._hub, self._row = local, hub, row
-        self.kind, self.source = rule.__name__.replace("_", " "), f"hub: {hub[0]}"
+        self.kind, self.source = rule.__name__.replace("_", " "), f"hub: {hub[0].split('/')[1]}"
 
     @cached_property
     def _rows(self) -> list[Row]:

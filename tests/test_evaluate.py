@@ -125,6 +125,12 @@ def test_the_table_puts_each_figure_under_its_model():
         rows = {line[:24].strip(): re.split(r"\s{2,}", line[24:].strip()) for line in lines if line[0] != "-"}
         assert rows == {decoding: ["m", name], **{key: [left[key], right[key]] for key in left}}
         assert len({len(line) for line in lines}) == 1  # aligned
+    long = {"bbh_tracking_shuffled_objects_seven_objects": results["m"]["greedy"]["tasks"]["gcd"]}
+    results = {"m": {"greedy": {**results["m"]["greedy"], "tasks": long}}}
+    assert (
+        "_objects  " in table(results, "greedy")
+        and len({len(line) for line in table(results, "greedy").splitlines()}) == 1
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import importlib
 import os
 import pkgutil
 import random
+from functools import cache
 
 import pytest
 
@@ -22,6 +23,7 @@ CASES = {
 ALPHABET = "0123456789 .,-+*/=()[]{}<>|#_\"'\\\nabcxyzABCXYZ—é\u2588√\0"
 
 
+@cache  # some data sets take half a second for each
 def problems(name: str, count: int = PROBLEMS) -> list[Problem]:
     # Far apart from each other as from every split.
     return [TASKS[name].problem(1000 + 37 * i) for i in range(count)]
@@ -51,11 +53,11 @@ def test_near_misses_are_wrong(name):
 def test_any_text_is_judged(name):
     """An exception on one strange answer ends a run of hours; so does a rule that takes minutes for a long one."""
     r = random.Random(name)
-    drawn = problems(name, 4)
+    drawn = problems(name)[:4]
     for problem in drawn:
         for _ in range(250):
-            text = "".join(r.choices(ALPHABET, k=r.choice((1, 3, 10, 60))))
-            assert TASKS[name].score(problem, text) in (0, 1)
+            text = "".join(r.choices(ALPHABET, k=r.choice((10, 20, 60))))  # too long to be right by chance
+            assert TASKS[name].score(problem, text) == 0
         pieces = list(problem.answer) or ["x"]
         for _ in range(50):  # what is nearly an answer goes deeper into a rule
             text = list(problem.answer)
@@ -73,7 +75,7 @@ def test_any_text_is_judged(name):
 
 def test_every_data_set_has_its_cases():
     """A data set without cases is tested by nothing but its own reference."""
-    assert CASES.keys() - gym.EXCLUDED.keys() == TASKS.keys()
+    assert CASES.keys() == TASKS.keys()
 
 
 def test_every_data_set_of_the_library_is_in_or_has_a_reason():

@@ -1,6 +1,5 @@
 """Tasks: exact scoring, reproducible problems, disjoint splits, and reading a reply."""
 
-import hashlib
 import json
 import math
 import os
@@ -19,9 +18,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tasks
+from suites import gym
 from suites.base import Problem, parse_complex, parse_number, split_items, unwrap
 from suites.gym import basic
-from tasks import EMBEDDED, HELD_OUT, INDEX_RANGES, TASKS, extract_answer, get_task, problems, resolve, spans
+from suites.gym.common import GymTask, dataset, same_number
+from tasks import (
+    EMBEDDED,
+    HELD_OUT,
+    INDEX_RANGES,
+    SPLIT_FILE,
+    TASKS,
+    draw_problems,
+    extract_answer,
+    get_task,
+    overview,
+    problems,
+    read_split,
+    resolve,
+    spans,
+)
 
 ROOT = Path(tasks.__file__).parent
 NUMERIC = {
@@ -227,20 +242,26 @@ def test_reference_answers_are_right():
             assert accepted(problem, str(compute(numbers))), problem
 
 
+def same_everywhere(reverse: bool = False) -> dict[str, list]:
+    """Two problems of each generated task, and five of each split of one."""
+    drawn = {task.name: [task.problem(1000), task.problem(1037)] for task in gym.TASKS[:: -1 if reverse else 1]}
+    drawn |= {split: problems("gcd", split, 5) for split in INDEX_RANGES}
+    return {name: [[p.index, p.question, p.answer, p.data] for p in found] for name, found in sorted(drawn.items())}
+
+
 def test_problems_are_the_same_in_every_process():
-    """A generator that iterates over a set gives other problems under another hash seed."""
+    """A generator that iterates over a set gives other problems under another hash seed, one that draws from the global
+    source of random numbers other ones after other tasks."""
     script = (
-        "import json, tasks; print(json.dumps({n: [[p.index, p.question, p.answer] for s in tasks.INDEX_RANGES"
-        f" for p in tasks.problems(n, s, 5)] for n in {list(BASIC)}}}))"
+        "import json; from tests.test_tasks import same_everywhere; print(json.dumps(same_everywhere(reverse=True)))"
     )
-    digests = set()
+    here = same_everywhere()
     for seed in ("0", "1"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        output = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True).stdout
-        digests.add(hashlib.sha256(output).hexdigest())
-    assert len(digests) == 1
-    here = {n: [[p.index, p.question, p.answer] for s in INDEX_RANGES for p in problems(n, s, 5)] for n in BASIC}
-    assert json.loads(output) == here
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", script]
+        output = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True).stdout
+        there = json.loads(output)
+        assert [name for name in here if json.dumps(here[name]) != json.dumps(there[name])] == []
 
 
 def test_index_ranges_are_apart():
@@ -281,6 +302,32 @@ def test_small_task_runs_out(monkeypatch):
         problems("gcd", "train", 3)
 
 
+@pytest.mark.parametrize("name", ["tower_of_hanoi", "coin_flip"])
+def test_few_questions_are_shared_out(name):
+    """tower_of_hanoi has 90 questions: dev and test held out 100 each, so a run over all tasks ended at its start."""
+    pools = {split: {problem.question for problem in problems(name, split, 1000)} for split in INDEX_RANGES}
+    assert get_task(name).few and all(len(pool) >= 7 for pool in pools.values())
+    assert len(set.union(*pools.values())) == sum(map(len, pools.values())) < 300
+
+
+def test_a_seed_the_library_gives_up_at():
+    """One maze in a thousand raises RuntimeError in the library: a run ended with it after minutes of drawing."""
+    task = get_task("maze")
+    with pytest.raises(RuntimeError):
+        dataset("maze")[5843]
+    assert task.entry(5843) is None and task.problem(5843).index == 5843
+    with pytest.raises(RuntimeError, match="none of 1000 items from 3 on"):
+        GymTask("gcd", same_number, sound=lambda entry: False).problem(3)
+
+
+def test_several_processes_draw_the_same(monkeypatch):
+    """All tasks are drawn by several processes, a few by one: both must give the same problems in the same order."""
+    alone = draw_problems("lcm,gcd,spell_backward", "rl", 5)
+    monkeypatch.setattr(tasks, "FEW", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert draw_problems("lcm,gcd,spell_backward", "rl", 5) == alone and len(alone) == 15
+
+
 def test_names():
     """A misspelt task used to surface as a KeyError from deep inside."""
     assert len(EMBEDDED) == 11 and set(EMBEDDED) < set(TASKS)
@@ -305,7 +352,15 @@ def test_command_line(capsys):
     """The three uses in the docstring, and a misspelt name."""
     assert tasks.main([]) == 0
     table = capsys.readouterr().out
-    assert all(name in table for name in TASKS) and max(map(len, table.splitlines())) <= 120
+    assert max(map(len, table.splitlines())) <= 120
+    split = read_split(SPLIT_FILE)
+    assert [line.split()[0] for line in table.splitlines()[1:]] == [row.task for row in overview()]
+    assert {row.task for row in overview()} >= {*split["train"], *split["test"], *TASKS}
+    written = re.findall(
+        r"^\| `(\w+)` \| (\w+) \| (\w+) \| ([^|]+) \|", (ROOT / "docs/tasks.md").read_text("utf-8"), re.M
+    )
+    known = [row for row in overview() if row.split]
+    assert written == [(row.task, row.suite, row.split, row.check or row.source) for row in known]
     assert tasks.main(["simple_equations", "--index", "0", "--answer", "m = 62"]) == 0
     shown = capsys.readouterr().out
     assert "20592*m = 1276704" in shown and "reference answer: 62" in shown and "verdict: right" in shown

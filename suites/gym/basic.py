@@ -1,7 +1,5 @@
 """Sums, numbers and words: the data sets that one short program answers."""
 
-import ast
-import operator
 import re
 from fractions import Fraction
 
@@ -9,6 +7,8 @@ from suites.base import Problem, parse_complex, parse_number, unwrap
 from suites.gym.common import (
     Entry,
     GymTask,
+    exact_value,
+    fraction_parts,
     same_number,
     same_number_list,
     same_text,
@@ -44,37 +44,18 @@ def same_factors(problem: Problem, answer: str) -> bool:
 def same_fraction(problem: Problem, answer: str) -> bool:
     """The same numerator and the same denominator, as a/b or in LaTeX; a bare integer has denominator 1."""
 
-    def parts(text: str) -> list[Fraction | None]:
-        latex = re.fullmatch(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", text)
-        numerator, _, denominator = text.partition("/")
-        pair = latex.groups() if latex else (numerator, denominator if "/" in text else "1")
-        return [parse_number(part) for part in pair]
-
-    given = parts(answer)
-    return None not in given and given == parts(unwrap(problem.answer))
+    given = fraction_parts(answer)
+    return given is not None and given == fraction_parts(unwrap(problem.answer))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Items whose reference answer is not the answer to their question
 
 
-def _exact_value(expression: str) -> Fraction:
-    operators = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-    def value(node: ast.expr) -> Fraction:
-        if isinstance(node, ast.BinOp):
-            return operators[type(node.op)](value(node.left), value(node.right))
-        if isinstance(node, ast.UnaryOp):
-            return -value(node.operand)
-        return Fraction(node.value)
-
-    return value(ast.parse(expression, mode="eval").body)
-
-
 def divides_exactly(entry: Entry) -> bool:
     """The library rounds quotients down in silence; about one expression in a hundred has one that is not whole."""
     try:
-        return _exact_value(entry["metadata"]["expression"]) == int(entry["answer"])
+        return exact_value(entry["metadata"]["expression"]) == int(entry["answer"])
     except ZeroDivisionError:
         return False
 

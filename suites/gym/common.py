@@ -9,6 +9,9 @@ A few items contradict themselves (an equation "0 = 0", a "2022" that means 2023
 item, see `GymTask.problem`.
 """
 
+import ast
+import operator
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
@@ -18,13 +21,15 @@ from suites.base import Problem, Task, parse_number, split_items, unwrap
 
 MAX_ANSWER = 2000  # characters, unless a data set needs more
 SUBSTITUTE_STEP = 10**8  # beyond every index in use, so no substitute is another index's problem
+SUBSTITUTES = 1000
 
 Entry = dict[str, Any]
 Rule = Callable[[Problem, str], bool]
 
 
 @cache
-def _dataset(name: str) -> Any:
+def dataset(name: str) -> Any:
+    """The library's data set of this name."""
     import reasoning_gym  # two seconds of imports, paid by the first problem and not by `import tasks`
 
     return reasoning_gym.create_dataset(name, seed=0, size=10**18)  # the size is a bound, nothing is allocated
@@ -34,12 +39,14 @@ class GymTask(Task):
     """One data set: its name, the rule for answers, a test for items to pass over, and metadata the rule needs.
 
     `keep`: keys of the entry's metadata that go into `Problem.data`; a function makes `data` of an entry itself, as
-    plain JSON values. The rule gets the answer without surrounding white space and quotes and without a final full
-    stop; answers longer than `max_answer` characters are wrong without being looked at.
+    plain JSON values. An "answer" in there takes the place of the library's: where it has none, another one in every
+    process, or one with other digits than the question asks for. The rule gets the answer without surrounding white
+    space and quotes and without a final full stop; answers longer than `max_answer` characters are wrong without being
+    looked at.
     """
 
     suite = "gym"
-    source = "reasoning-gym, generated"
+    source = "reasoning-gym"
 
     def __init__(
         self,
@@ -48,26 +55,78 @@ class GymTask(Task):
         sound: Callable[[Entry], bool] = lambda entry: True,
         keep: tuple[str, ...] | Callable[[Entry], dict[str, Any]] = (),
         max_answer: int = MAX_ANSWER,
+        few: bool = False,
     ):
+        self.few = few
         self.name, self._rule, self._sound, self._keep, self._max_answer = name, rule, sound, keep, max_answer
         self.kind = rule.__name__.replace("_", " ")
+
+    def entry(self, seed: int) -> Entry | None:
+        """The library's item of this seed, None if it contradicts itself or cannot be made."""
+        entry = self.make(seed)
+        return entry if entry is not None and self._sound(entry) else None
+
+    def make(self, seed: int) -> Entry | None:
+        """The library's item of this seed, sound or not; None where it gives up or divides by 0, which happens once in
+        a thousand mazes and a million decimals. To override for data sets that do not give the same item in every
+        process."""
+        try:
+            return dataset(self.name)[seed]
+        except (ArithmeticError, RuntimeError):
+            return None
 
     def problem(self, index: int) -> Problem:
         """The item of this index or, if that contradicts itself, the first sound one at steps of SUBSTITUTE_STEP."""
         if index < 0:
             raise ValueError(f"{self.name}: a problem's index is a seed >= 0, not {index}")
-        dataset, source = _dataset(self.name), index
-        while not self._sound(entry := dataset[source]):
-            source += SUBSTITUTE_STEP
+        entry = next(filter(None, map(self.entry, range(index, SUBSTITUTES * SUBSTITUTE_STEP, SUBSTITUTE_STEP))), None)
+        if entry is None:
+            raise RuntimeError(f"{self.name}: none of {SUBSTITUTES} items from {index} on is sound")
         keep = self._keep
         data = keep(entry) if callable(keep) else {key: entry["metadata"][key] for key in keep}
-        return Problem(self.name, index, entry["question"], entry["answer"], data)
+        answer = data.pop("answer", entry["answer"])
+        return Problem(self.name, index, entry["question"], answer, data)
 
     def score(self, problem: Problem, answer: str) -> int:
         """1 if the answer obeys the data set's rule, else 0."""
         if len(answer) > self._max_answer:
             return 0
         return int(self._rule(problem, unwrap(answer)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parsers
+
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+def exact_value(expression: str) -> Fraction:
+    """The value of numbers, + - * / and round brackets; parsed, never evaluated. ValueError, SyntaxError or
+    ZeroDivisionError for anything else: texts that models wrote are to be checked for length and characters before."""
+
+    def value(node: ast.expr) -> Fraction:
+        if isinstance(node, ast.Constant):
+            return Fraction(node.value)
+        if isinstance(node, ast.UnaryOp):
+            return -value(node.operand) if isinstance(node.op, ast.USub) else value(node.operand)
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
+        raise ValueError("neither a number nor one of + - * /")
+
+    return value(ast.parse(expression, mode="eval").body)
+
+
+def fraction_parts(text: str) -> tuple[Fraction, Fraction] | None:
+    """Numerator and denominator of a/b, in LaTeX too; of a bare number 1 is the denominator. None for anything else."""
+    latex = re.fullmatch(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", text)
+    numerator, slash, denominator = text.partition("/")
+    above, below = map(parse_number, latex.groups() if latex else (numerator, denominator if slash else "1"))
+    return None if above is None or below is None else (above, below)
+
+
+def without_brackets(text: str) -> str:
+    """The text without one pair of round or square brackets around the whole."""
+    return text[1:-1] if len(text) > 1 and text[0] + text[-1] in ("()", "[]") else text
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,31 +1,18 @@
 """Puzzles on boards and with numbers. Those whose answer is a sequence of moves are in plans.py."""
 
-import ast
 import operator
 import re
-from fractions import Fraction
 from itertools import product
 from typing import Any
 
 from suites.base import Problem
-from suites.gym.common import Entry, GymTask, same_number
+from suites.gym.common import Entry, GymTask, exact_value, same_number
 from suites.gym.grids import number_grid, same_grid
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Countdown
 
 MAX_EXPRESSION = 200  # characters; six numbers take sixty
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-
-def _value(node: ast.expr) -> Fraction:
-    if isinstance(node, ast.Constant):
-        return Fraction(node.value)
-    if isinstance(node, ast.UnaryOp):
-        return -_value(node.operand) if isinstance(node.op, ast.USub) else _value(node.operand)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
-    raise ValueError("neither a number nor one of + - * /")
 
 
 def reaches_the_target(problem: Problem, answer: str) -> bool:
@@ -37,7 +24,7 @@ def reaches_the_target(problem: Problem, answer: str) -> bool:
     if sorted(map(int, re.findall(r"[0-9]+", text))) != sorted(problem.data["numbers"]):
         return False
     try:
-        return _value(ast.parse(text, mode="eval").body) == problem.data["target"]  # parsed, never evaluated
+        return exact_value(text) == problem.data["target"]
     except (SyntaxError, ValueError, ZeroDivisionError):
         return False
 

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -60,8 +59,8 @@ def same_grid(problem: Problem, answer: str) -> bool:
 
 
 def same_row(problem: Problem, answer: str) -> bool:
-    """The same numbers in the same order, with or without commas, brackets and line breaks."""
-    return number_row(answer) == number_row(problem.answer)
+    """The same numbers in the same order, with or without commas, brackets and line breaks; an empty row is "[]"."""
+    return answer != "" and number_row(answer) == number_row(problem.answer)
 
 
 def valid_colouring(problem: Problem, answer: str) -> bool:
@@ -271,28 +270,19 @@ def _graph(entry: Entry) -> dict[str, Any]:
         "vertices": puzzle["vertices"],
         "edges": [list(edge) for edge in puzzle["edges"]],
         "colors": puzzle["color_options"],
-        "example": json.dumps(entry["metadata"]["possible_answer"]),
+        "answer": json.dumps(entry["metadata"]["possible_answer"]),
     }
-
-
-class GraphColor(GymTask):
-    """Entries have no answer of their own: the coloring that the library found takes its place."""
-
-    def problem(self, index: int) -> Problem:
-        problem = super().problem(index)
-        return replace(problem, answer=problem.data["example"])
 
 
 TASKS = [
     GymTask("arc_1d", same_row, sound=shows_one_move),
-    GymTask("arc_agi", same_grid, max_answer=MAX_GRID),
     GymTask("binary_matrix", same_grid),
     GymTask("color_cube_rotation", same_word_or_number, sound=same_over_either_edge),
     GymTask("course_schedule", same_word_or_number),
     GymTask("family_relationships", same_word_or_number, sound=says_who_they_are),
     GymTask("game_of_life", same_grid),
     GymTask("game_of_life_halting", same_word_or_number),
-    GraphColor("graph_color", valid_colouring, keep=_graph),
+    GymTask("graph_color", valid_colouring, keep=_graph),
     GymTask("largest_island", same_number),
     GymTask("manipulate_matrix", same_grid, sound=same_in_every_reading),
     GymTask("rearc", same_grid, sound=confirmed_by_verifier, max_answer=MAX_GRID),

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from fractions import Fraction
@@ -11,8 +10,18 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from suites.base import Problem, parse_number, split_items
-from suites.gym.basic import _exact_value, same_fraction
-from suites.gym.common import SUBSTITUTE_STEP, Entry, GymTask, _dataset, same_number, same_number_list, same_text
+from suites.gym.basic import same_fraction
+from suites.gym.common import (
+    Entry,
+    GymTask,
+    dataset,
+    exact_value,
+    fraction_parts,
+    same_number,
+    same_number_list,
+    same_text,
+    without_brackets,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Parsers
@@ -36,20 +45,6 @@ def polynomial(text: str, variable: str) -> dict[int, int] | None:
             return None
         coefficients[power] = int(match[1] + (match[2] or "1"))
     return coefficients
-
-
-def without_brackets(text: str) -> str:
-    """The text without one pair of round or square brackets around the whole."""
-    return text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
-
-
-def fraction(text: str) -> Fraction | None:
-    """The value of a number or of a/b, which may be in LaTeX."""
-    if latex := re.fullmatch(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", text):
-        text = "/".join(latex.groups())
-    numerator, slash, denominator = text.partition("/")
-    above, below = parse_number(numerator), parse_number(denominator) if slash else Fraction(1)
-    return above / below if above is not None and below else None
 
 
 def duration(text: str) -> list[Fraction | None] | None:
@@ -126,9 +121,9 @@ def same_to_three_places(problem: Problem, answer: str) -> bool:
 
 def same_probability(problem: Problem, answer: str) -> bool:
     """The exact probability, as a decimal or any fraction, or its first 10 digits, which is what the library gives."""
-    value, rational = fraction(answer), problem.data["rational"]
+    parts, rational = fraction_parts(answer), problem.data["rational"]
     exact = Fraction(rational["numerator"], rational["denominator"])
-    return value is not None and value in (exact, parse_number(problem.answer))
+    return parts is not None and parts[1] != 0 and parts[0] / parts[1] in (exact, parse_number(problem.answer))
 
 
 def same_marks(problem: Problem, answer: str) -> bool:
@@ -180,7 +175,7 @@ def rounds_once(entry: Entry) -> bool:
     """The library rounds after every operation; in one item of ten that changes the last of the 12 digits."""
     expression = entry["question"].splitlines()[1].removesuffix(" = ?")
     whole = re.sub(r"([0-9]+)\.([0-9]{3})", lambda number: f"({int(number[1] + number[2])}/1000)", expression)
-    exact = _exact_value(whole)
+    exact = exact_value(whole)
     with localcontext(Context(prec=12, rounding=ROUND_HALF_UP)):
         return Decimal(entry["answer"]) == Decimal(exact.numerator) / Decimal(exact.denominator)
 
@@ -323,43 +318,32 @@ def _geometry(entry: Entry) -> dict[str, Any]:
 # Data sets that need more than a rule
 
 
-class Rounded(GymTask):
-    """The library's answer has other digits than its question asks for: data["answer"] takes its place."""
-
-    def problem(self, index: int) -> Problem:
-        problem = super().problem(index)
-        return replace(problem, answer=problem.data["answer"])
-
-
 class PolynomialMultiplication(GymTask):
     """The library draws from a set of monomials, whose order is another one in every process: here it is sorted."""
 
-    def problem(self, index: int) -> Problem:
-        dataset = _dataset(self.name)
-        monomials = type(dataset)._get_monomials
-        dataset._get_monomials = lambda random: sorted(monomials(dataset, random), key=str)
-        return super().problem(index)
+    def make(self, seed: int) -> Entry:
+        library = dataset(self.name)
+        monomials = type(library)._get_monomials
+        library._get_monomials = lambda random: sorted(monomials(library, random), key=str)
+        return library[seed]
 
 
 class DecimalArithmetic(GymTask):
-    """The library changes the precision of all decimals in the process, and divides by 0 once in a million items."""
+    """The library changes the precision of all decimals in the process."""
 
-    def problem(self, index: int) -> Problem:
+    def make(self, seed: int) -> Entry | None:
         with localcontext(Context()):
-            try:
-                return super().problem(index)
-            except ArithmeticError:
-                return replace(super().problem(index + SUBSTITUTE_STEP), index=index)
+            return super().make(seed)
 
 
 class QuietCompiler(GymTask):
     """The library's compiler prints dots to standard output: here it does not."""
 
-    def problem(self, index: int) -> Problem:
+    def make(self, seed: int) -> Entry | None:
         from reasoning_gym.code.contrib.bfit.Compiler import Optimizer
 
         Optimizer.print = lambda *values, **options: None
-        return super().problem(index)
+        return super().make(seed)
 
 
 # Templates of the library whose answer is wrong for some numbers, mostly a quotient cut down to a whole number (2, 3,
@@ -382,11 +366,8 @@ class _TemplateByIndex:
 class GsmSymbolic(GymTask):
     """Each index has the library's own numbers and names, but of our choice of templates."""
 
-    def problem(self, index: int) -> Problem:
-        if index < 0:
-            raise ValueError(f"{self.name}: a problem's index is a seed >= 0, not {index}")
-        entry = self._templates()[index]
-        return Problem(self.name, index, entry["question"], entry["answer"])
+    def make(self, seed: int) -> Entry:
+        return self._templates()[seed]
 
     @staticmethod
     @cache
@@ -399,11 +380,11 @@ class GsmSymbolic(GymTask):
 
 
 TASKS = [
-    Rounded("advanced_geometry", same_to_three_places, keep=_geometry),
+    GymTask("advanced_geometry", same_to_three_places, keep=_geometry),
     GymTask("base_conversion", same_digits, sound=is_not_zero, keep=("target_base",)),
     QuietCompiler("bf", same_text),
     GymTask("bitwise_arithmetic", same_hexadecimal),
-    GymTask("coin_flip", same_probability, keep=("rational",)),
+    GymTask("coin_flip", same_probability, keep=("rational",), few=True),
     DecimalArithmetic("decimal_arithmetic", same_number, sound=rounds_once),
     GymTask("dice", same_fraction),
     GsmSymbolic("gsm_symbolic", same_number),
@@ -414,7 +395,7 @@ TASKS = [
     GymTask("number_sorting", same_number_list),
     GymTask("polynomial_equations", same_roots, sound=has_clear_roots, keep=_roots),
     PolynomialMultiplication("polynomial_multiplication", same_polynomial, sound=is_still_to_do, keep=("variables",)),
-    Rounded("power_function", same_number, sound=has_one_sign, keep=_three_digits),
+    GymTask("power_function", same_number, sound=has_one_sign, keep=_three_digits),
     GymTask("rectangle_count", same_number, sound=has_no_cross),
     GymTask("simple_geometry", same_number, sound=is_convex),
     GymTask("time_intervals", same_duration, sound=states_its_duration),

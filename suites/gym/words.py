@@ -1,16 +1,12 @@
-"""Letters, words and short puzzles about them, and two puzzles of digits and of water.
-
-Not here: letter_jumble, as its fragments of sentences often have several readings (rats, star, arts), and word_ladder,
-whose question asks for "valid English words" and names no list of them.
-"""
+"""Letters, words and short puzzles about them, and two puzzles of digits and of water."""
 
 import re
 import string
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from suites.base import Problem, split_items, unquote, unwrap
-from suites.gym.common import Entry, GymTask, _dataset, same_number, same_word_or_number
+from suites.base import Problem, unquote, unwrap
+from suites.gym.common import Entry, GymTask, dataset, same_number, same_word_or_number, same_words, without_brackets
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The same items in every process and on every machine
@@ -33,17 +29,17 @@ class RepeatableTask(GymTask):
         super().__init__(*args, **kwargs)
         self._prepare = prepare
 
-    def problem(self, index: int) -> Problem:
-        self._prepare(_dataset(self.name))
-        return super().problem(index)
+    def make(self, seed: int) -> Entry | None:
+        self._prepare(dataset(self.name))
+        return super().make(seed)
 
 
-def sort_letters(dataset: Any) -> None:
+def sort_letters(library: Any) -> None:
     """The library draws letters from the list of a set."""
-    dataset.letters = SortedSet(string.ascii_lowercase)
+    library.letters = SortedSet(string.ascii_lowercase)
 
 
-def sort_fonts(dataset: Any) -> None:
+def sort_fonts(library: Any) -> None:
     """The library draws a font from a directory listing, in the order of the file system."""
     from reasoning_gym.cognition import figlet_fonts
 
@@ -52,11 +48,6 @@ def sort_fonts(dataset: Any) -> None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Parsers
-
-
-def unbracket(text: str) -> str:
-    """The text without one pair of square brackets around it."""
-    return text[1:-1] if len(text) > 1 and text[0] == "[" and text[-1] == "]" else text
 
 
 def pieces(text: str) -> list[str]:
@@ -87,12 +78,12 @@ def word_lists(text: str) -> list[list[str]] | None:
 
 def same_tokens(problem: Problem, answer: str) -> bool:
     """The same tokens of two characters in the same order, however they are separated."""
-    return "".join(pieces(unbracket(answer))) == "".join(pieces(problem.answer))
+    return "".join(pieces(without_brackets(answer))) == "".join(pieces(problem.answer))
 
 
 def same_word_order(problem: Problem, answer: str) -> bool:
     """The same words in the same order between commas; brackets around the list and quotes do not matter."""
-    return split_items(unbracket(answer)) == split_items(problem.answer)
+    return same_words(problem, without_brackets(answer))
 
 
 def same_sentence(problem: Problem, answer: str) -> bool:
@@ -160,7 +151,7 @@ def measures_the_target(problem: Problem, answer: str) -> bool:
     """
     capacities = problem.data["capacities"]
     levels = dict.fromkeys(capacities, 0)
-    for move in re.split(r"[,\n]", unbracket(answer)):
+    for move in re.split(r"[,\n]", without_brackets(answer)):
         move = unquote(move)
         if not move:
             continue

@@ -219,7 +219,7 @@ def path_wrong(problem: Problem) -> list[str]:
 GRID = Case(grid_right, grid_wrong)
 ROW = Case(row_right, row_wrong)
 CASES = {
-    **dict.fromkeys(("arc_agi", "binary_matrix", "game_of_life", "manipulate_matrix", "rearc"), GRID),
+    **dict.fromkeys(("binary_matrix", "game_of_life", "manipulate_matrix", "rearc"), GRID),
     **dict.fromkeys(("arc_1d", "spiral_matrix"), ROW),
     **dict.fromkeys(("course_schedule", "game_of_life_halting"), Case(word_right, truth_wrong)),
     **dict.fromkeys(("largest_island", "rotten_oranges"), NUMBER),

@@ -49,7 +49,7 @@ def list_wrong(problem: Problem) -> list[str]:
 
 
 CASES = {
-    **dict.fromkeys(("aiw", "circuit_logic", "self_reference"), NUMBER),
+    **dict.fromkeys(("circuit_logic", "self_reference"), NUMBER),
     "acre": word_case("on", "off", "undetermined"),
     "knights_knaves": Case(roles_right, roles_wrong),
     "list_functions": Case(list_right, list_wrong),
