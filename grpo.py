@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 
@@ -35,8 +36,8 @@ from training import (
     backward,
     learning_rate_at,
     log_probs_of,
+    reduce_over_ranks,
     start_processes,
-    sum_over_ranks,
     world_size,
 )
 
@@ -190,7 +191,7 @@ def loss_mask(episode: Episode, mask_observations: bool) -> Tensor:
 def token_weights(counts: list[int], aggregation: str) -> list[float]:
     """The weight of each token of each episode, from the numbers of sampled tokens of this rank's episodes, such that
     the weights of the whole batch, over all ranks, sum to 1."""
-    tokens, episodes = sum_over_ranks([sum(counts), len(counts)])
+    tokens, episodes = reduce_over_ranks([sum(counts), len(counts)])
     if aggregation == "token":
         return [1 / tokens] * len(counts)
     return [1 / (episodes * count) for count in counts]
@@ -247,10 +248,10 @@ def update(
     anchors = log_probs_of(reference, documents, budget, temperature) if reference is not None else None
     names = ("tokens", "compared", "entropy", "logprob_gap", "clip_fraction", "kl", "loss")
     sums: dict[str, float] = dict.fromkeys(names, 0.0)
-    grad_norms = []
+    grad_norms, gaps = [], [0.0]
     for part in range(arguments.updates_per_step):
         mine = [i for i, episode in enumerate(episodes) if part_of[episode.id] == part]
-        if sum_over_ranks([len(mine)]) == [0.0]:
+        if reduce_over_ranks([len(mine)]) == [0.0]:
             continue
         weights = token_weights([int(masks[i].sum()) for i in mine], arguments.aggregation)
 
@@ -273,6 +274,7 @@ def update(
             if clipped or part == 0:  # else `before` is no longer the policy that sampled
                 measured["logprob_gap"] = (before - sampler).abs()[sampled]
                 sums["compared"] += int(sampled.sum())
+                gaps.append(max(measured["logprob_gap"].tolist(), default=0.0))
             for name, values in measured.items():
                 sums[name] += float(values.sum())
             sums["tokens"] += len(log_probs)
@@ -284,10 +286,11 @@ def update(
         at = step * arguments.updates_per_step + part
         rate = learning_rate_at(at, total_updates, arguments.learning_rate, arguments.warmup, arguments.schedule)
         grad_norms.append(policy.step(rate, arguments.max_grad_norm))
-    summed = dict(zip(sums, sum_over_ranks(list(sums.values())), strict=True))
+    summed = dict(zip(sums, reduce_over_ranks(list(sums.values())), strict=True))
     loss_sum, tokens, compared = summed.pop("loss"), summed.pop("tokens"), summed.pop("compared")
     averages = {name: value / max(1.0, compared if name == "logprob_gap" else tokens) for name, value in summed.items()}
-    return {"loss": loss_sum, **averages, "grad_norm": max(grad_norms, default=0.0)}
+    (largest_gap,) = reduce_over_ranks([max(gaps)], dist.ReduceOp.MAX)
+    return {"loss": loss_sum, **averages, "logprob_gap_max": largest_gap, "grad_norm": max(grad_norms, default=0.0)}
 
 
 def measure(episodes: list[Episode]) -> dict[str, float]:
@@ -374,7 +377,7 @@ def train(arguments: GRPOArguments) -> Path:
                 "seconds/rollout": updating - started,
                 "seconds/update": ended - updating,
                 "seconds/total": ended - began,
-                "seconds/cpu": sum_over_ranks([time.process_time() - cpu_began])[0] + program_cpu,
+                "seconds/cpu": reduce_over_ranks([time.process_time() - cpu_began])[0] + program_cpu,
             }
             run.log(step, metrics)
             if run.main:

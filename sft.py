@@ -28,7 +28,7 @@ from cli import Run, UserError, check_arguments, parse_arguments, run_main, user
 from executor import Executor, check_sandbox
 from rollout import choose_style, encode_trajectory
 from tasks import resolve
-from training import SCHEDULES, Documents, Policy, backward, learning_rate_at, start_processes, sum_over_ranks
+from training import SCHEDULES, Documents, Policy, backward, learning_rate_at, reduce_over_ranks, start_processes
 
 
 @dataclasses.dataclass
@@ -150,7 +150,7 @@ def train(arguments: SFTArguments) -> Path:
         rate = learning_rate_at(step, total, arguments.learning_rate, arguments.warmup, arguments.schedule)
         grad_norm = policy.step(rate, arguments.max_grad_norm)
         counts = [float(nll), sum(int(s.sum()) for _, s in mine), sum(len(t) for t, _ in mine)]
-        nll_sum, sampled, tokens = sum_over_ranks(counts)
+        nll_sum, sampled, tokens = reduce_over_ranks(counts)
         seconds = time.perf_counter() - started
         metrics = {
             "loss": nll_sum / sampled,

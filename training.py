@@ -50,11 +50,11 @@ def world_size() -> int:
     return PartialState().num_processes
 
 
-def sum_over_ranks(values: Sequence[float]) -> list[float]:
-    """Element-wise sums over all ranks."""
+def reduce_over_ranks(values: Sequence[float], op: dist.ReduceOp = dist.ReduceOp.SUM) -> list[float]:
+    """Element-wise over all ranks, sums if nothing else is said."""
     total = torch.tensor(values, dtype=torch.float64, device=PartialState().device)
     if world_size() > 1:
-        dist.all_reduce(total)
+        dist.all_reduce(total, op)
     return total.tolist()
 
 

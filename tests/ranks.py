@@ -19,7 +19,7 @@ from cli import run_main
 from grpo import GRPOArguments, update
 from rollout import Episode, Turn
 from suites.base import Problem
-from training import Policy, backward, start_processes, sum_over_ranks, whole
+from training import Policy, backward, reduce_over_ranks, start_processes, whole
 
 
 def documents() -> list[tuple[Tensor, Tensor]]:
@@ -79,7 +79,7 @@ def supervised(model: str, mine: list[tuple[Tensor, Tensor]]) -> dict:
 
     backward(policy.model, mine, loss, budget=64)
     norm = policy.step(0.5, max_grad_norm=1.0)
-    return policy.result(loss=sum_over_ranks([float(nll)])[0], norm=norm)
+    return policy.result(loss=reduce_over_ranks([float(nll)])[0], norm=norm)
 
 
 def reinforced(model: str, mine: list[Episode], **more) -> dict:

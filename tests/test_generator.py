@@ -31,16 +31,19 @@ def naive_logits(model: Decoder, tokens: torch.Tensor) -> torch.Tensor:
     return model.logits(hidden).float().cpu()
 
 
-def generate(model, prompts, slots=4, temperature=1.0, seed=0, tools=None, max_new_tokens=40, **more) -> list[Sequence]:
-    """Runs all prompts; after a watched token a sequence is parked for a few steps and resumed with an observation that
-    depends on what it has written. `tools`: random delays; None lets watched tokens pass."""
+def generate(
+    model, prompts, slots=4, temperature=1.0, seed=0, tools=None, max_new_tokens=40, order=None, **more
+) -> list[Sequence]:
+    """Runs all prompts, which arrive in `order`; after a watched token a sequence is parked for a few steps and resumed
+    with an observation that depends on what it has written. `tools`: random delays; None lets watched tokens pass."""
     watch = torch.zeros(VOCAB, dtype=torch.bool)
     watch[list(WATCHED)] = True
     generator = Generator(model, slots, 128, watch, [END], temperature, **more)
-    sequences = [
-        generator.add(prompt, sampling_key(seed, 0, i), max_new_tokens, group=tuple(prompt))
-        for i, prompt in enumerate(prompts)
-    ]
+    arrived = {
+        i: generator.add(prompts[i], sampling_key(seed, 0, i), max_new_tokens, group=tuple(prompts[i]))
+        for i in order or range(len(prompts))
+    }
+    sequences = [arrived[i] for i in range(len(prompts))]
     parked: list[tuple[int, Sequence]] = []
     while generator.busy or parked:
         for sequence in generator.step():
@@ -151,12 +154,13 @@ def test_sampled_marks_exactly_the_tokens_of_the_model(tiny):
     assert any(s.ended == "end" for s in sequences) and any(s.ended == "length" for s in sequences)
 
 
-def test_same_seed_same_tokens_whatever_the_slots_and_delays(tiny):
+def test_same_seed_same_tokens_whatever_the_slots_delays_and_arrival(tiny):
     """Sampling from a shared random stream would make an episode depend on who else is in the batch. Rounding may turn
     a token whose uniform lies within 1e-5 of an edge of the CDF, nothing else."""
     prompts = [p for p in ragged_prompts(8) for _ in range(2)]
     one = generate(tiny, prompts, slots=4, tools=random.Random(3))
-    many = generate(tiny, prompts, slots=16, tools=random.Random(4), prefill_tokens=16)
+    order = random.Random(5).sample(range(16), 16)
+    many = generate(tiny, prompts, slots=16, tools=random.Random(4), prefill_tokens=16, order=order)
     for i, (a, b) in enumerate(zip(one, many, strict=True)):
         same = min(len(a.tokens), len(b.tokens))
         differ = (a.tokens[:same] != b.tokens[:same]).nonzero()
@@ -169,6 +173,18 @@ def test_same_seed_same_tokens_whatever_the_slots_and_delays(tiny):
             assert len(a.tokens) == len(b.tokens)
     other = generate(tiny, prompts, slots=4, seed=1, tools=random.Random(3))
     assert any(a.tokens.tolist() != b.tokens.tolist() for a, b in zip(one, other, strict=True))
+
+
+def test_busy_slots_are_counted(tiny):
+    """The share of busy slots is what one looks at to choose --slots: a sequence alone in four keeps a quarter busy."""
+    watch = torch.zeros(VOCAB, dtype=torch.bool)
+    for count, share in ((1, 0.25), (4, 1.0)):
+        generator = Generator(tiny, 4, 128, watch, [], 1.0)
+        for i in range(count):
+            generator.add([9, 10, 11], sampling_key(0, 0, i), 8, group=i)
+        while generator.busy:
+            generator.step()
+        assert generator.stats.busy_passes == pytest.approx(share * generator.stats.passes)
 
 
 def test_group_prompt_is_prefilled_once(tiny):

@@ -323,6 +323,7 @@ def test_the_ablation_without_a_mask_trains_on_observations(model_folder, monkey
     compared = [score[e.sampled[4:]].detach() for e, score in zip(episodes, scores, strict=True)]
     gap = float(-torch.cat(compared).mean())
     assert metrics["logprob_gap"] == pytest.approx(gap, rel=1e-4)
+    assert metrics["logprob_gap_max"] == pytest.approx(float(-torch.cat(compared).min()), rel=1e-4)
 
 
 @pytest.mark.parametrize("updates", [1, 2])
@@ -456,7 +457,7 @@ def test_generator_and_trainer_agree_on_log_probs(updates, temperature, warm, ex
     for i, e in enumerate(episodes):
         e.advantage = float((-1) ** i)
     arguments = GRPOArguments(learning_rate=0.0, updates_per_step=updates, temperature=temperature)
-    assert update(policy, episodes, arguments, 0, None)["logprob_gap"] < 1e-5
+    assert update(policy, episodes, arguments, 0, None)["logprob_gap_max"] < 1e-5
     for e in episodes:
         e.logprobs = torch.where(e.sampled, e.logprobs - 0.01, e.logprobs)
     assert update(policy, episodes, arguments, 0, None)["logprob_gap"] == pytest.approx(0.01, rel=0.01)

@@ -38,7 +38,10 @@ CASES = {
     ),
     **dict.fromkeys(("letter_counting", "products"), NUMBER),
     "calendar_arithmetic": Case(lambda p: [p.answer.upper()], lambda p: [p.answer + "s", "Someday", p.answer + "1"]),
-    "complex_arithmetic": Case(lambda p: [p.answer.replace("i", "j")], lambda p: [p.answer + "+1", p.answer + "i"]),
+    "complex_arithmetic": Case(
+        lambda p: [p.answer.replace("i", "j")],
+        lambda p: [p.answer + "+1", p.answer + "i" if p.answer != "0.00" else "i"],
+    ),
     "fraction_simplification": Case(lambda p: [p.answer.replace(" ", "")], lambda p: [p.answer + "1", "1/0", "x/y"]),
     "number_filtering": Case(lambda p: [p.answer.replace(" ", ""), p.answer.replace("'", "")], items_wrong(", ")),
     "prime_factorization": Case(
