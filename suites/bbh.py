@@ -77,7 +77,7 @@ def _task(name: str, rule) -> StoredTask:
 
     local = json_file(f"BIG-Bench-Hard/bbh/{name}.json", "examples")
     # The name says the suite: reasoning-gym has a word_sorting too.
-    return StoredTask(f"bbh_{name}", "bbh", rule, local, ("lukaemon/bbh", name, "test"), row)
+    return StoredTask(f"bbh_{name}", "bbh", rule, local, ("SaylorTwift/bbh", name, "test"), row)
 
 
 TASKS = [

@@ -165,6 +165,6 @@ def test_missing_data_say_what_to_do(monkeypatch, tmp_path):
     monkeypatch.delenv("R1CI_DATA")
     monkeypatch.setattr(stored, "_unreachable", ["ConnectError: no network"])
     stored._why_no_hub.cache_clear()
-    with pytest.raises(MissingDataError, match=r"on the hub as lukaemon/bbh, .*no network.*or let R1CI_DATA name"):
+    with pytest.raises(MissingDataError, match=r"on the hub as SaylorTwift/bbh, .*no network.*or let R1CI_DATA name"):
         fresh(task).problem(0)
     stored._why_no_hub.cache_clear()
