@@ -2,7 +2,7 @@
 
 import re
 
-from suites.base import parse_number
+from suites.parsers import parse_number
 from suites.stored import StoredTask, json_file
 
 OPTION_TASKS = (

@@ -11,7 +11,8 @@ models write does. An optional `split` (sft, rl, dev, test) says where a questio
 import json
 from pathlib import Path
 
-from suites.base import Problem, Task, parse_number, split_items, unwrap
+from suites.base import Problem, Task
+from suites.parsers import parse_number, split_items, unwrap
 
 CHECKS = ("exact", "number", "set", "python")
 SPLITS = ("sft", "rl", "dev", "test")

@@ -3,8 +3,8 @@
 
 from fractions import Fraction
 
-from suites.base import parse_number
 from suites.latex import equivalent, simplify
+from suites.parsers import parse_number
 from suites.stored import Row, StoredTask, json_file, json_folder
 
 TOLERANCE = Fraction(1, 1000)  # relative: the references of GSM-Hard are floats, and answers are rounded

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
 
-from suites.base import Problem, Task, unwrap
+from suites.base import Problem, Task
+from suites.parsers import unwrap
 
 FOLDER_VARIABLE = "R1CI_DATA"
 MAX_ANSWER = 2000  # characters

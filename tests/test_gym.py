@@ -9,7 +9,8 @@ from functools import cache
 import pytest
 
 from suites import gym
-from suites.base import Problem, unwrap
+from suites.base import Problem
+from suites.parsers import unwrap
 from tests import gym_cases
 
 # How many problems of each data set: all the acceptance asks for, where the time of a usual run does not matter.

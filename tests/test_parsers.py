@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suites.base import Problem
-from suites.gym.common import exact_value, fraction_parts, without_brackets
 from suites.gym.games import reaches_the_target
-from suites.gym.grids import number_grid, number_row
 from suites.gym.numbers import duration, polynomial
 from suites.gym.plans import turned, words
 from suites.gym.words import pieces, word_lists
+from suites.parsers import exact_value, fraction_parts, number_grid, number_row, without_brackets
 
 ALWAYS = settings(max_examples=300, deadline=None, derandomize=True)
 NUMBERS = st.integers(-(10**9), 10**9)

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 import tasks
 from suites import gym
-from suites.base import Problem, parse_complex, parse_number, split_items, unwrap
+from suites.base import Problem
 from suites.gym import basic
 from suites.gym.common import GymTask, dataset, same_number
+from suites.parsers import parse_complex, parse_number, split_items, unwrap
 from tasks import (
     EMBEDDED,
     HELD_OUT,

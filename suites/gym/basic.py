@@ -3,18 +3,9 @@
 import re
 from fractions import Fraction
 
-from suites.base import Problem, parse_complex, parse_number, unwrap
-from suites.gym.common import (
-    Entry,
-    GymTask,
-    exact_value,
-    fraction_parts,
-    same_number,
-    same_number_list,
-    same_text,
-    same_word_or_number,
-    same_words,
-)
+from suites.base import Problem
+from suites.gym.common import Entry, GymTask, same_number, same_number_list, same_text, same_word_or_number, same_words
+from suites.parsers import exact_value, fraction_parts, parse_complex, parse_number, unwrap
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rules

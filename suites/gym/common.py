@@ -9,15 +9,13 @@ A few items contradict themselves (an equation "0 = 0", a "2022" that means 2023
 item, see `GymTask.problem`.
 """
 
-import ast
-import operator
-import re
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from suites.base import Problem, Task, parse_number, split_items, unwrap
+from suites.base import Problem, Task
+from suites.parsers import parse_number, split_items, unwrap
 
 MAX_ANSWER = 2000  # characters, unless a data set needs more
 SUBSTITUTE_STEP = 10**8  # beyond every index in use, so no substitute is another index's problem
@@ -92,41 +90,6 @@ class GymTask(Task):
         if len(answer) > self._max_answer:
             return 0
         return int(self._rule(problem, unwrap(answer)))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Parsers
-
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-
-def exact_value(expression: str) -> Fraction:
-    """The value of numbers, + - * / and round brackets; parsed, never evaluated. ValueError, SyntaxError or
-    ZeroDivisionError for anything else: texts that models wrote are to be checked for length and characters before."""
-
-    def value(node: ast.expr) -> Fraction:
-        if isinstance(node, ast.Constant):
-            return Fraction(node.value)
-        if isinstance(node, ast.UnaryOp):
-            return -value(node.operand) if isinstance(node.op, ast.USub) else value(node.operand)
-        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
-        raise ValueError("neither a number nor one of + - * /")
-
-    return value(ast.parse(expression, mode="eval").body)
-
-
-def fraction_parts(text: str) -> tuple[Fraction, Fraction] | None:
-    """Numerator and denominator of a/b, in LaTeX too; of a bare number 1 is the denominator. None for anything else."""
-    latex = re.fullmatch(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", text)
-    numerator, slash, denominator = text.partition("/")
-    above, below = map(parse_number, latex.groups() if latex else (numerator, denominator if slash else "1"))
-    return None if above is None or below is None else (above, below)
-
-
-def without_brackets(text: str) -> str:
-    """The text without one pair of round or square brackets around the whole."""
-    return text[1:-1] if len(text) > 1 and text[0] + text[-1] in ("()", "[]") else text
 
 
 # ---------------------------------------------------------------------------------------------------------------------

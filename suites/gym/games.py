@@ -6,8 +6,9 @@ from itertools import product
 from typing import Any
 
 from suites.base import Problem
-from suites.gym.common import Entry, GymTask, exact_value, same_number
-from suites.gym.grids import number_grid, same_grid
+from suites.gym.common import Entry, GymTask, same_number
+from suites.gym.grids import same_grid
+from suites.parsers import exact_value, number_grid
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Countdown

@@ -7,47 +7,15 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from suites.base import Problem, parse_number, unquote
+from suites.base import Problem
 from suites.gym.common import Entry, GymTask, same_number, same_word_or_number
+from suites.parsers import number_grid, number_row, parse_number, unquote
 
 Row = list[Any]
 Matrix = list[Row]
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Parsers
-
 # A grid of 30 x 30 as JSON, a number a line, takes 10,000 characters.
 MAX_GRID = 12_000
-_LAYOUT = str.maketrans("()\"'", "[]  ")
-
-
-def _numbers(text: str) -> list[Fraction | None]:
-    """What stands between white space and commas; None for what is no number."""
-    return [parse_number(item) for item in re.findall(r"[^\s,]+", text)]
-
-
-def number_row(text: str) -> list[Fraction | None]:
-    """The numbers of "1 2 3", "[1, 2, 3]" or "[[1, 2, 3]]" over any number of lines."""
-    text = text.translate(_LAYOUT).strip()
-    for _ in range(2):
-        if text.startswith("[") and text.endswith("]"):
-            text = text[1:-1].strip()
-    return _numbers(text)
-
-
-def number_grid(text: str) -> list[list[Fraction | None]]:
-    """The rows of "1 2\n3 4", of "[1, 2]\n[3, 4]", or of "[[1, 2], [3, 4]]" over any number of lines."""
-    text = text.translate(_LAYOUT)
-    rows = re.findall(r"\[([^\[\]]*)\]", text)
-    outline = re.sub(r"[\s,]", "", re.sub(r"\[[^\[\]]*\]", "[]", text))
-    in_brackets = "[]" * len(rows)
-    if outline == f"[{in_brackets}]" or (outline == in_brackets and len(rows) > 1):
-        return [_numbers(row) for row in rows]
-    if outline == "[]":
-        text = rows[0]
-    # Any other bracket stays where it is and makes its cell no number.
-    return [_numbers(line) for line in text.splitlines() if line.strip()]
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rules

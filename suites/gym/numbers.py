@@ -9,19 +9,10 @@ from functools import cache
 from itertools import combinations, pairwise
 from typing import Any
 
-from suites.base import Problem, parse_number, split_items
+from suites.base import Problem
 from suites.gym.basic import same_fraction
-from suites.gym.common import (
-    Entry,
-    GymTask,
-    dataset,
-    exact_value,
-    fraction_parts,
-    same_number,
-    same_number_list,
-    same_text,
-    without_brackets,
-)
+from suites.gym.common import Entry, GymTask, dataset, same_number, same_number_list, same_text
+from suites.parsers import exact_value, fraction_parts, parse_number, split_items, without_brackets
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Parsers

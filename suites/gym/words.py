@@ -5,8 +5,9 @@ import string
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from suites.base import Problem, unquote, unwrap
-from suites.gym.common import Entry, GymTask, dataset, same_number, same_word_or_number, same_words, without_brackets
+from suites.base import Problem
+from suites.gym.common import Entry, GymTask, dataset, same_number, same_word_or_number, same_words
+from suites.parsers import unquote, unwrap, without_brackets
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The same items in every process and on every machine

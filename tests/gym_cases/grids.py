@@ -5,7 +5,7 @@ import re
 from collections import deque
 
 from suites.base import Problem
-from suites.gym.grids import number_grid
+from suites.parsers import number_grid
 from tests.gym_cases import Case
 from tests.gym_cases.basic import NUMBER
 
