@@ -1,0 +1,130 @@
+"""SymBench's puzzles: what their solvers find is right, what breaks a rule is wrong."""
+
+import importlib
+import json
+import os
+import pkgutil
+import random
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from suites import symbench
+from suites.base import Problem
+from suites.stored import MissingDataError
+from tests import symbench_cases
+
+# How many problems of each puzzle: all the acceptance asks for, where the time of a usual run does not matter.
+PROBLEMS = int(os.environ.get("SYMBENCH_PROBLEMS", "40"))
+TASKS = {task.name: task for task in symbench.TASKS}
+CASES = {
+    name: case
+    for module in pkgutil.iter_modules(symbench_cases.__path__)
+    for name, case in importlib.import_module(f"tests.symbench_cases.{module.name}").CASES.items()
+}
+FIXTURES = Path(__file__).parent / "data/r1ci"
+ALPHABET = "0123456789 .,-+*/=()[]{}<>|#_\"'\\\nabcxyzABCXYZ—é\u2588√\0"
+each_task = pytest.mark.parametrize("name", TASKS)
+
+
+@cache
+def problems(name: str) -> list[Problem]:
+    """Some of every level, and some as they come."""
+    task = TASKS[name]
+    levels = [task.at(level) for level in range(len(task.levels))]
+    return [(levels[i % len(levels)] if i % 2 else task).problem(1000 + i // 2) for i in range(PROBLEMS)]
+
+
+@each_task
+def test_what_the_solver_finds_is_right(name):
+    """A puzzle whose reference is wrong teaches to be wrong, and one that cannot be solved teaches nothing."""
+    for problem in problems(name):
+        assert TASKS[name].score(problem, problem.answer) == 1, (problem.index, problem.question, problem.answer)
+        assert "<<<" in problem.question and len(problem.answer) <= TASKS[name].max_answer
+        stored = json.loads(json.dumps(problem.data))
+        assert stored == problem.data, "data must survive being stored as JSON"
+        assert TASKS[name].solve(stored) == problem.answer
+
+
+@each_task
+@settings(max_examples=PROBLEMS, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_right_answers_are_right_in_any_form(name, data):
+    """Other solutions, spaces, brackets: a model that is right, and told that it is wrong, learns not to be right."""
+    problem = data.draw(st.sampled_from(problems(name)))
+    for right in CASES[name].right(problem, data.draw(st.randoms(use_true_random=False))):
+        assert TASKS[name].score(problem, right) == 1, (problem.index, problem.question, right, problem.answer)
+
+
+@each_task
+@settings(max_examples=PROBLEMS, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_answers_that_break_a_rule_are_wrong(name, data):
+    """What checkers let through, models find: a skipped step, a given cell that is changed, one too many."""
+    problem = data.draw(st.sampled_from(problems(name)))
+    answer = problem.answer
+    contained = [f"The answer is {answer}", f"{answer}\nor not", f"not {answer}", f"{answer} {answer} x", ""]
+    for wrong in [*contained, *CASES[name].wrong(problem, data.draw(st.randoms(use_true_random=False)))]:
+        assert TASKS[name].score(problem, wrong) == 0, (problem.index, problem.question, wrong, answer)
+
+
+@each_task
+def test_any_text_is_judged(name):
+    """An exception on one strange answer ends a run of hours; so does a rule that takes minutes for a long one."""
+    r = random.Random(name)
+    for problem in problems(name)[:4]:
+        for _ in range(250):
+            assert TASKS[name].score(problem, "".join(r.choices(ALPHABET, k=r.choice((10, 20, 60))))) == 0
+        pieces = list(problem.answer) or ["x"]
+        for _ in range(50):  # what is nearly an answer goes deeper into a rule
+            text = list(problem.answer)
+            for _ in range(r.choice((1, 2, 5))):
+                text[r.randrange(len(text) + 1) : r.randrange(len(text) + 1)] = r.choices(pieces + list(ALPHABET), k=2)
+            assert TASKS[name].score(problem, "".join(text)) in (0, 1)
+        whole = problem.answer * (100_000 // max(1, len(problem.answer)))
+        for long in ("(" * 100_000, "9" * 100_000, whole, "[1," * 33_000):
+            assert TASKS[name].score(problem, long) == 0
+
+
+@each_task
+def test_levels(name):
+    """Difficulty can be set, and by itself takes every level."""
+    task = TASKS[name]
+    assert {str(task.at(0).problem(7).data)} == {str(task.at(0).problem(7).data)}
+    with pytest.raises(ValueError, match="has the levels 0 to"):
+        task.at(len(task.levels))
+    assert task.at(0).name == f"{name}@0" and task.name == name
+
+
+@each_task
+def test_published_samples(name):
+    """A loader that misreads a sample asks another question than was published. The samples here are our own, in the
+    published layout; those that were published are tested where R1CI_DATA names their folder."""
+    if name != "path_plan_continuous":
+        check_samples(name, FIXTURES)
+        if folder := os.environ.get("R1CI_DATA"):
+            check_samples(name, Path(folder))
+
+
+def check_samples(name: str, folder: Path) -> None:
+    """Every sample loads, our solver's answer is right, and so is the stored one unless it breaks a rule as listed."""
+    for problem, sample in TASKS[name].load_published(folder):
+        assert TASKS[name].score(problem, problem.answer) == 1, sample
+        if sample.stored is not None:
+            expected = 0 if sample.path in symbench.FAULTY else 1
+            assert TASKS[name].score(problem, sample.stored) == expected, (sample, problem.question, problem.answer)
+
+
+def test_missing_samples(tmp_path):
+    """One line that says which folder lacks them, not an empty table."""
+    for task in TASKS.values():
+        with pytest.raises(MissingDataError, match=task.name):
+            task.load_published(tmp_path)
+
+
+def test_every_puzzle_has_its_cases():
+    """A puzzle without cases is tested by nothing but its own solver."""
+    assert CASES.keys() == TASKS.keys()
