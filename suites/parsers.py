@@ -114,9 +114,8 @@ def without_brackets(text: str) -> str:
 _LAYOUT = str.maketrans("()\"'", "[]  ")
 
 
-def _numbers(text: str) -> list[Fraction | None]:
-    """What stands between white space and commas; None for what is no number."""
-    return [parse_number(item) for item in re.findall(r"[^\s,]+", text)]
+def _cells(text: str) -> list[str]:
+    return re.findall(r"[^\s,]+", text)
 
 
 def number_row(text: str) -> list[Fraction | None]:
@@ -125,18 +124,24 @@ def number_row(text: str) -> list[Fraction | None]:
     for _ in range(2):
         if text.startswith("[") and text.endswith("]"):
             text = text[1:-1].strip()
-    return _numbers(text)
+    return [parse_number(cell) for cell in _cells(text)]
 
 
-def number_grid(text: str) -> list[list[Fraction | None]]:
-    """The rows of "1 2\n3 4", of "[1, 2]\n[3, 4]", or of "[[1, 2], [3, 4]]" over any number of lines."""
+def text_grid(text: str) -> list[list[str]]:
+    """The rows of "a b\nc d", of "[a, b]\n[c, d]", or of "[[a, b], [c, d]]" over any number of lines; quotes do not
+    matter, brackets may be round. "[a, b, c]" is one row, or a row for each of its lines."""
     text = text.translate(_LAYOUT)
     rows = re.findall(r"\[([^\[\]]*)\]", text)
     outline = re.sub(r"[\s,]", "", re.sub(r"\[[^\[\]]*\]", "[]", text))
     in_brackets = "[]" * len(rows)
     if outline == f"[{in_brackets}]" or (outline == in_brackets and len(rows) > 1):
-        return [_numbers(row) for row in rows]
+        return [_cells(row) for row in rows]
     if outline == "[]":
         text = rows[0]
-    # Any other bracket stays where it is and makes its cell no number.
-    return [_numbers(line) for line in text.splitlines() if line.strip()]
+    # Any other bracket stays where it is and is a cell, or a part of one.
+    return [_cells(line) for line in text.splitlines() if line.strip()]
+
+
+def number_grid(text: str) -> list[list[Fraction | None]]:
+    """`text_grid` of numbers; None for what is no number."""
+    return [[parse_number(cell) for cell in row] for row in text_grid(text)]

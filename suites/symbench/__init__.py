@@ -1,9 +1,9 @@
 """SymBench: its procedural puzzles, by family."""
 
-from suites.symbench import strings
+from suites.symbench import boards, cards, deduction, numbers, placements, planning, rooms, stocks, strings
 from suites.symbench.common import Puzzle
 
-FAMILIES = (strings,)
+FAMILIES = (boards, cards, deduction, numbers, placements, planning, rooms, stocks, strings)
 
 TASKS: list[Puzzle] = [puzzle for family in FAMILIES for puzzle in family.TASKS]
 

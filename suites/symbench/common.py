@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from suites.base import Problem, Task
+from suites.parsers import text_grid
 from suites.stored import MissingDataError
 
 MAX_ANSWER = 2000  # characters, unless a puzzle needs more
@@ -121,3 +122,13 @@ def numbered(lines: Sequence[str]) -> str:
 def rows_of(grid: Sequence[Sequence[Any]], separator: str = " ") -> str:
     """The grid, a row a line."""
     return "\n".join(separator.join(map(str, row)) for row in grid)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checking
+
+
+def is_grid(answer: str, grid: Sequence[Sequence[Any]]) -> bool:
+    """Whether the answer has the cells of this grid, row by row or all in one line."""
+    rows = [[str(cell) for cell in row] for row in grid]
+    return text_grid(answer) in (rows, [[cell for row in rows for cell in row]])

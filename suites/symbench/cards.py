@@ -1,0 +1,5 @@
+"""Games of cards."""
+
+from suites.symbench.common import Puzzle
+
+TASKS: list[Puzzle] = []

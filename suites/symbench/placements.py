@@ -1,0 +1,5 @@
+"""Grids to be filled by rules."""
+
+from suites.symbench.common import Puzzle
+
+TASKS: list[Puzzle] = []

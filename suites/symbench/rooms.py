@@ -1,0 +1,5 @@
+"""Ways through rooms with walls."""
+
+from suites.symbench.common import Puzzle
+
+TASKS: list[Puzzle] = []
