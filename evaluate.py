@@ -25,7 +25,7 @@ from cli import Run, UserError, check_arguments, parse_arguments, run_main, user
 from executor import check_sandbox
 from rollout import Episode, Rollout, RolloutArguments, check_prompts, readable
 from suites.base import Problem
-from tasks import INDEX_RANGES, draw_problems
+from tasks import INDEX_RANGES, draw_problems, published_problems
 from training import fit_threads, start_processes
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -43,6 +43,9 @@ class EvaluateArguments(RolloutArguments):
     )
     split: str = dataclasses.field(default="test", metadata={"help": "dev while tuning, test for final figures"})
     problems_per_task: int = dataclasses.field(default=28, metadata={"help": "the first so many of the split"})
+    published: str = dataclasses.field(
+        default="", metadata={"help": "folder of the paper's data: ask its problems of symbench, none that we draw"}
+    )
     samples: int = dataclasses.field(default=1, metadata={"help": "sampled replies per problem"})
     temperature: float = dataclasses.field(default=1.0, metadata={"help": "of the sampled replies"})
     top_p: float = dataclasses.field(
@@ -193,7 +196,10 @@ def main(argv: list[str] | None = None) -> None:
     automatic = "bfloat16" if state.device.type == "cuda" else "float32"
     dtype = getattr(torch, automatic if arguments.dtype == "auto" else arguments.dtype)
     with user_input():
-        drawn = draw_problems(arguments.tasks, arguments.split, arguments.problems_per_task)
+        if arguments.published:
+            drawn = published_problems(arguments.tasks, Path(arguments.published), arguments.problems_per_task)
+        else:
+            drawn = draw_problems(arguments.tasks, arguments.split, arguments.problems_per_task)
         bundles = {label: load_bundle(name, dtype, state.device) for label, name in models.items()}
         for label, bundle in bundles.items():
             check_prompts(drawn, bundle, arguments.prompt_style, label)
@@ -219,7 +225,8 @@ def main(argv: list[str] | None = None) -> None:
         for label, rates in speed.items():
             print("\n".join(speed_line(label, decoding, rates[decoding]) for decoding in rates), flush=True)
     count = results[label]["greedy"]["overall"]["problems"]
-    print(f"\n{count} held-out problems ({arguments.split}); everything is in {run.folder}\n")
+    kind = "published problems" if arguments.published else f"held-out problems ({arguments.split})"
+    print(f"\n{count} {kind}; everything is in {run.folder}\n")
     for record in telling(records["sampled"], arguments.show):
         print(readable(record), end="\n\n")
 

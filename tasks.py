@@ -28,13 +28,14 @@ from typing import Literal, NamedTuple
 from tqdm import tqdm
 
 from executor import Executor
-from suites import bbh, gym, mathematics
+from suites import bbh, gym, mathematics, symbench
 from suites.base import Problem, Task
 from suites.custom import FileTask
 from suites.gym.common import GymTask
 from suites.stored import FOLDER_VARIABLE, MissingDataError, StoredTask
+from suites.symbench.common import Puzzle
 
-TASKS: dict[str, Task] = {task.name: task for task in (*gym.TASKS, *bbh.TASKS, *mathematics.TASKS)}
+TASKS: dict[str, Task] = {task.name: task for task in (*symbench.TASKS, *mathematics.TASKS, *bbh.TASKS, *gym.TASKS)}
 
 # The tasks of the embedded default: short questions that one short program answers.
 EMBEDDED = (
@@ -56,9 +57,13 @@ EMBEDDED = (
 
 
 def get_task(name: str) -> Task:
-    """The task of this name; a ValueError of one line that names similar ones if there is none."""
+    """The task of this name, or a puzzle at one of its levels ("reversi@0" is the easiest); a ValueError of one line
+    that names similar ones if there is none."""
     if name in TASKS:
         return TASKS[name]
+    puzzle, _, level = name.partition("@")
+    if isinstance(TASKS.get(puzzle), Puzzle) and re.fullmatch("[0-9]{1,3}", level):
+        return TASKS[puzzle].at(int(level))
     near = difflib.get_close_matches(name, TASKS, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"`python tasks.py` lists the {len(TASKS)} there are"
     raise ValueError(f"unknown task {name!r}: {hint}")
@@ -71,9 +76,9 @@ def register(task: Task) -> None:
 
 
 def resolve(spec: str) -> list[str]:
-    """Task names of a comma-separated list of tasks, suites ("gym", "bbh"), files of your own tasks ("my.jsonl"), the
-    parts of the split ("train", "test", or of another file: "split.json:train"), "embedded" and "all", in order, each
-    once."""
+    """Task names of a comma-separated list of tasks, puzzles at one level ("reversi@0"), suites ("gym", "bbh",
+    "symbench"), files of your own tasks ("my.jsonl"), the parts of the split ("train", "test", or of another file:
+    "split.json:train"), "embedded" and "all", in order, each once."""
     return list(_parse(spec))
 
 
@@ -119,7 +124,7 @@ def draw_problems(spec: str, split: str, count: int) -> list[Problem]:
     found: list[Problem] = []
     missing: dict[str, str] = {}
     names = _parse(spec)
-    generated = [name for name in names if isinstance(TASKS[name], GymTask)]
+    generated = [name for name in names if isinstance(get_task(name), GymTask | Puzzle)]
     processes = min(16, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's
     with contextlib.ExitStack() as stack:
         drawn = {}
@@ -135,12 +140,34 @@ def draw_problems(spec: str, split: str, count: int) -> list[Problem]:
                 if named:
                     raise
                 missing[name] = str(error)
+    report_missing(missing, bool(found))
+    return found
+
+
+def published_problems(spec: str, folder: Path, count: int) -> list[Problem]:
+    """The first `count` published problems of each of SymBench's puzzles in `spec`, from a folder in the layout of the
+    paper's data. Other tasks are left out, with a line that says so."""
+    found: list[Problem] = []
+    missing: dict[str, str] = {}
+    for name in resolve(spec):
+        task = get_task(name)
+        try:
+            if not isinstance(task, Puzzle):
+                raise MissingDataError(f"{name}: only problems of symbench were published in this way")
+            found += [problem for problem, _ in task.load_published(folder)[:count]]
+        except MissingDataError as error:
+            missing[name] = str(error)
+    report_missing(missing, bool(found))
+    return found
+
+
+def report_missing(missing: dict[str, str], others: bool) -> None:
+    """Says which tasks are left out, and why the first one is; a ValueError where there are no others."""
     if missing:
         line = f"{len(missing)} tasks have no data here: {', '.join(missing)}; {next(iter(missing.values()))}"
-        if not found:
+        if not others:
             raise ValueError(line)
         print(line, file=sys.stderr, flush=True)
-    return found
 
 
 def is_right(problem: Problem, answer: str, executor: Executor) -> bool | None:
