@@ -1,19 +1,28 @@
-"""Checkpoints: Hugging Face folders that transformers loads, written under a temporary name and then renamed."""
+"""Checkpoints: Hugging Face folders that transformers loads, written under a temporary name and then renamed.
+
+A run keeps several, `checkpoints/step-000020` and so on, each with what training needs to go on in `trainer/`. The
+links `checkpoint` and `best` beside that folder lead to the last one and to the best by held-out accuracy.
+"""
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import PartialState
 from huggingface_hub import save_torch_state_dict
 from transformers import AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from model import Decoder, hf_state_dict, load_config, load_model, resolve_model
+
+STATE_FILE = "trainer/state.json"
 
 
 @contextlib.contextmanager
@@ -126,9 +135,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Writes what `load_bundle` reads, and `AutoModelForCausalLM.from_pretrained` too."""
     with atomic_folder(folder) as temporary:
-        write_model(bundle.model, bundle.config, temporary)
-        bundle.tokenizer.save_pretrained(temporary)
-        bundle.generation.save_pretrained(temporary)
+        write_bundle(bundle, temporary)
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    write_model(bundle.model, bundle.config, folder)
+    bundle.tokenizer.save_pretrained(folder)
+    bundle.generation.save_pretrained(folder)
 
 
 def save_model(model: Decoder, config: PretrainedConfig, folder: Path) -> None:
@@ -143,3 +156,75 @@ def write_model(model: Decoder, config: PretrainedConfig, folder: Path) -> None:
     save_torch_state_dict(hf_state_dict(model), folder)
     for file in folder.glob("*.safetensors"):
         file.chmod(0o644)  # written for the owner alone, but a server may run as somebody else
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# the checkpoints of a run
+
+
+class Checkpoints:
+    """Those of one run folder: the last `keep`, and the best."""
+
+    def __init__(self, run: Path, keep: int):
+        self.run, self.keep = run, keep
+        self.folder = run / "checkpoints"
+
+    def last(self) -> Path | None:
+        """The folder of the last one that was written whole."""
+        found = (self.run / "checkpoint").resolve()
+        return found if (found / STATE_FILE).is_file() else None
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
+    def state(self, checkpoint: Path) -> dict[str, Any]:
+        """What was saved beside weights and optimizer: how far the run was, and what it draws from."""
+        return json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+
+    def save(self, step: int, bundle: Bundle, save_trainer: Callable[[Path], None], state: dict[str, Any]) -> Path:
+        """Writes the checkpoint of this step, on all ranks: `save_trainer` writes each rank's part of what is trained.
+        It takes effect as a whole, when the link `checkpoint` is turned to it; then older ones go."""
+        processes, folder = PartialState(), self.path(step)
+        if self.last() == folder.resolve():  # nothing has happened since
+            return folder
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        if processes.is_main_process:
+            with writing(folder):
+                for left in self.folder.glob(".*.tmp"):  # by a run that was killed
+                    shutil.rmtree(left)
+                (temporary / STATE_FILE).parent.mkdir(parents=True)
+        processes.wait_for_everyone()
+        try:
+            with writing(folder):
+                save_trainer(temporary / "trainer")
+            if processes.is_main_process:
+                with writing(folder):
+                    write_bundle(bundle, temporary)
+                    (temporary / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+                    shutil.rmtree(folder, ignore_errors=True)  # the same step, of before an earlier one was resumed
+                    temporary.rename(folder)
+                    self._link("checkpoint", folder)
+                    self._prune()
+        finally:
+            if processes.is_main_process:
+                shutil.rmtree(temporary, ignore_errors=True)
+        processes.wait_for_everyone()
+        return folder
+
+    def mark_best(self, step: int) -> None:
+        """Turns the link `best` to the checkpoint of this step; main process only."""
+        self._link("best", self.path(step))
+
+    def _link(self, name: str, folder: Path) -> None:
+        temporary = self.run / f".{name}.tmp"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(folder.relative_to(self.run))
+        temporary.replace(self.run / name)
+
+    def _prune(self) -> None:
+        whole = sorted(self.folder.glob("step-*"))
+        kept = {*whole[-self.keep :], *(self.run / name for name in ("checkpoint", "best"))}
+        kept = {path.resolve() for path in kept}
+        for path in whole:
+            if path.resolve() not in kept:
+                shutil.rmtree(path)

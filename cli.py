@@ -29,7 +29,7 @@ from accelerate import PartialState
 from accelerate.utils import is_tensorboard_available, is_wandb_available
 from transformers import HfArgumentParser
 
-from checkpoint import Bundle, save_bundle, write_whole, writing
+from checkpoint import Bundle, Checkpoints, write_whole, writing
 from executor import SandboxError
 from slots import CacheError
 
@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 
 Arguments = TypeVar("Arguments")
+Result = TypeVar("Result")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -47,12 +48,12 @@ Arguments = TypeVar("Arguments")
 AT_LEAST = {
     0: (
         "cache_gib", "clip_high", "clip_low", "efficiency_penalty", "format_reward", "kl", "learning_rate",
-        "max_code_runs", "seed", "show", "warmup", "weight_decay",
+        "held_out_problems", "max_code_runs", "save_every", "seed", "show", "warmup", "weight_decay",
     ),
     1: (
-        "batch_size", "epochs", "group_size", "max_length", "max_observation_tokens", "max_reply_tokens",
-        "micro_batch_tokens", "problems_per_task", "prompts_per_step", "samples", "slots", "steps", "trajectories",
-        "updates_per_step",
+        "batch_size", "epochs", "group_size", "keep_checkpoints", "max_length", "max_observation_tokens",
+        "max_reply_tokens", "micro_batch_tokens", "problems_per_task", "prompts_per_step", "samples", "slots",
+        "steps", "trajectories", "updates_per_step",
     ),
 }  # fmt: skip
 ABOVE_ZERO = ("code_timeout", "max_grad_norm", "temperature", "top_p")
@@ -63,12 +64,64 @@ MACHINE_ERRORS = {
 }  # fmt: skip
 
 
+@dataclasses.dataclass(kw_only=True)
+class CheckpointArguments:
+    """What a training keeps of itself on the way."""
+
+    save_every: int = dataclasses.field(default=10, metadata={"help": "steps between checkpoints; 0: only at the end"})
+    keep_checkpoints: int = dataclasses.field(default=2, metadata={"help": "the last so many, and the best"})
+    resume: bool = dataclasses.field(
+        default=False, metadata={"help": "go on from the last checkpoint in --out, if there is one"}
+    )
+
+    def resume_from(self) -> Path | None:
+        """The checkpoint to go on from."""
+        return Checkpoints(Path(self.out), self.keep_checkpoints).last() if self.resume else None
+
+
 class UserError(Exception):
     """Something the user can mend; `run_main` prints it as one line."""
 
 
 class Stopped(BaseException):
     """The signal (SIGINT or SIGTERM) that ends a run; clean-up happens on the way to `run_main`."""
+
+
+class Signals:
+    """When SIGINT and SIGTERM take effect: at once, by `Stopped`; while training, where what is saved is whole."""
+
+    def __init__(self):
+        self.number, self.patient = 0, False
+
+    def arrive(self, number: int, _: Any = None) -> None:
+        """The handler of both."""
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        self.number = number
+        if not self.patient:
+            raise Stopped(number)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside, a signal is only noted, in `number`."""
+        self.patient = True
+        try:
+            yield
+        finally:
+            self.patient = False
+
+    def interruptible(self, function: Callable[[], Result]) -> Result | None:
+        """Inside `waiting`: what `function()` returns, which must leave no trace when it is cut short; None as soon as
+        a signal has come."""
+        try:
+            self.patient = False
+            return None if self.number else function()
+        except Stopped:
+            return None
+        finally:
+            self.patient = True
+
+
+SIGNALS = Signals()
 
 
 @contextlib.contextmanager
@@ -117,7 +170,7 @@ def check_out(folder: Path, room: int = 0) -> None:
     except OSError as error:
         raise UserError(f"--out: nothing can be written to {place}: {error.strerror}") from error
     if free < room:
-        raise UserError(f"--out: {place} has {free / 1e6:.0f} MB free, and a checkpoint takes {room / 1e6:.0f} MB")
+        raise UserError(f"--out: {place} has {free / 1e6:.0f} MB free, and two checkpoints take {room / 1e6:.0f} MB")
 
 
 class Parser(HfArgumentParser):
@@ -164,13 +217,9 @@ def run_main(main: Callable[[], None]) -> None:
     """Calls `main`. What the user can mend, what the machine has failed at, and signals that end the process become one
     line that says what is kept, and an exit code: 1, or 128 and the signal's number. A bug keeps its traceback."""
 
-    def stop(number: int, _) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-        raise Stopped(number)
-
     Run.current = None
     handled = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in handled}
+    before = {number: signal.signal(number, SIGNALS.arrive) for number in handled}
     try:
         main()
         if dist.is_initialized():  # only here: after an error it would wait for the other ranks
@@ -184,6 +233,7 @@ def run_main(main: Callable[[], None]) -> None:
         if not line:
             raise
     finally:
+        SIGNALS.number = 0
         for number, handler in before.items():
             signal.signal(number, handler)
     # Out here the stack is unwound, and with it the progress bars are off the screen.
@@ -220,8 +270,9 @@ def in_one_line(error: Exception) -> str:
 class Run:
     """A run folder: config.yaml, revision.txt, metrics.jsonl, episodes.jsonl and whatever the script saves there.
 
-    An older run of the same name is moved aside, never overwritten. `result`: the file or folder without which the run
-    is not complete; `room`: the bytes that it will take.
+    An older run of the same name is moved aside, never overwritten, unless it is resumed: then what it logged from the
+    step of its last checkpoint on is taken back. `result`: the file or folder without which the run is not complete;
+    `room`: the bytes that it will take.
     """
 
     current: ClassVar["Run | None"] = None  # what `run_main` speaks of when a run ends before its time
@@ -231,21 +282,40 @@ class Run:
         self.folder, self.result = Path(folder), result
         self.main = PartialState().is_main_process
         self.tracker = None
+        self.checkpoints = Checkpoints(self.folder, getattr(arguments, "keep_checkpoints", 1))
+        last = arguments.resume_from() if hasattr(arguments, "resume_from") else None
+        self.restored = self.checkpoints.state(last) if last else {"step": 0}
+        PartialState().wait_for_everyone()  # nobody looks for the last checkpoint any more
         if not self.main:
             return
-        if (self.folder / "config.yaml").exists():
-            stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((self.folder / "config.yaml").stat().st_mtime))
-            aside = self.folder.with_name(f"{self.folder.name}-{stamp}")
-            while aside.exists():  # several runs began within the same second
-                aside = aside.with_name(aside.name + "+")
-            self.folder.rename(aside)
-            print(f"an older run was moved to {aside}")
         values = dataclasses.asdict(arguments)
+        if last:
+            self._rewind(values)
+        elif (self.folder / "config.yaml").exists():
+            self._move_aside()
         write_whole(self.folder / "config.yaml", [yaml.safe_dump(values, sort_keys=False)])
         write_whole(self.folder / "revision.txt", [git_revision() + "\n"])
         Run.current = self
         if report_to:
             self.tracker = make_tracker(report_to, self.folder, values)
+
+    def _move_aside(self) -> None:
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime((self.folder / "config.yaml").stat().st_mtime))
+        aside = self.folder.with_name(f"{self.folder.name}-{stamp}")
+        while aside.exists():  # several runs began within the same second
+            aside = aside.with_name(aside.name + "+")
+        self.folder.rename(aside)
+        print(f"an older run was moved to {aside}")
+
+    def _rewind(self, values: dict[str, Any]) -> None:
+        step = self.restored["step"]
+        for path in (self.folder / "metrics.jsonl", self.folder / "episodes.jsonl"):
+            if path.exists():
+                with path.open(encoding="utf-8") as file:
+                    write_whole(path, (line for line in file if json.loads(line)["step"] < step))
+        before = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+        other = [f"{k} {v} (was {before.get(k)})" for k, v in values.items() if v != before.get(k) and k != "resume"]
+        print(f"{self.folder} goes on after step {step}" + (f", with {', '.join(other)}" if other else ""), flush=True)
 
     @staticmethod
     def check(folder: str, report_to: str = "", room: int = 0) -> None:
@@ -266,7 +336,8 @@ class Run:
         """What the folder holds, in words."""
         names = sorted(path.name for path in self.folder.glob("[!.]*"))
         missing = "" if self.result in names else f", but no {self.result}"
-        return f"{self.folder} keeps {', '.join(names)}{missing}"
+        more = "; --resume goes on from there" if self.checkpoints.last() else ""
+        return f"{self.folder} keeps {', '.join(names)}{missing}{more}"
 
     def log(self, step: int, values: dict[str, Any]) -> None:
         """Appends a line to metrics.jsonl (and to the tracker). What the names mean: docs/metrics.md."""
@@ -289,13 +360,11 @@ class Run:
                     file.truncate(start)
                 raise
 
-    def save(self, bundle: Bundle) -> Path:
-        """Saves what generates as `checkpoint` in the run folder; returns its path."""
-        folder = self.folder / "checkpoint"
-        if self.main:
-            save_bundle(bundle, folder)
-        PartialState().wait_for_everyone()
-        return folder
+    def save(self, step: int, bundle: Bundle, save_trainer: Callable[[Path], None], **state: Any) -> Path:
+        """Saves a checkpoint of this step, see `Checkpoints.save`; returns the path under which it is found. `state`:
+        what there is to remember beside weights and optimizer, as plain JSON values."""
+        self.checkpoints.save(step, bundle, save_trainer, {"step": step, **state})
+        return self.folder / "checkpoint"
 
 
 def git_revision() -> str:

@@ -17,18 +17,32 @@ import dataclasses
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 
 import sft
 from checkpoint import load_bundle
-from cli import Run, UserError, check_arguments, parse_arguments, run_main, user_input
+from cli import (
+    SIGNALS,
+    CheckpointArguments,
+    Run,
+    Stopped,
+    UserError,
+    check_arguments,
+    parse_arguments,
+    run_main,
+    user_input,
+)
+from curriculum import Bag
 from executor import check_sandbox
 from model import Decoder
 from rollout import Episode, Rollout, RolloutArguments, RolloutStats, check_prompts
+from suites.base import Problem
 from tasks import MANY_TURNS, draw_problems, reward
 from training import (
     SCHEDULES,
@@ -38,6 +52,7 @@ from training import (
     log_probs_of,
     reduce_over_ranks,
     start_processes,
+    stop_requested,
     world_size,
 )
 
@@ -45,10 +60,11 @@ WARM_START = "out/sft/checkpoint"
 AGGREGATIONS = ("token", "sequence")
 ADVANTAGES = ("group_norm", "group_mean")
 METHODS = ("grpo", "rejection")
+HELD_OUT_STEPS = 10**6  # of the keys of what is sampled: never those of training
 
 
 @dataclasses.dataclass
-class GRPOArguments(RolloutArguments):
+class GRPOArguments(CheckpointArguments, RolloutArguments):
     """The defaults are those of the embedded model; runs/ holds those for Qwen2.5."""
 
     model: str = dataclasses.field(default=WARM_START, metadata={"help": "folder or hub name to start from"})
@@ -103,6 +119,9 @@ class GRPOArguments(RolloutArguments):
         default=0.0, metadata={"help": f"taken off the reward of replies of more than {MANY_TURNS} turns"}
     )
     micro_batch_tokens: int = dataclasses.field(default=16384, metadata={"help": "tokens per forward pass and rank"})
+    held_out_problems: int = dataclasses.field(
+        default=0, metadata={"help": "per task, of dev, asked at every checkpoint to find the best; 0: none"}
+    )
     report_to: str = dataclasses.field(default="", metadata={"help": "tensorboard | wandb"})
     seed: int = dataclasses.field(default=0, metadata={"help": "of the problems drawn and of everything sampled"})
 
@@ -316,13 +335,35 @@ def over_ranks(stats: RolloutStats) -> RolloutStats:
     return RolloutStats(**{k: (max if k in slowest else sum)(rank[k] for rank in ranks) for k in ranks[0]})
 
 
+def share_of_rank(count: int) -> range:
+    """Which of `count` groups are this rank's. Whole groups go to each, numbered as if there were one rank: an
+    advantage never waits for another."""
+    state = PartialState()
+    return range(*(count * rank // state.num_processes for rank in (state.process_index, state.process_index + 1)))
+
+
+def held_out_accuracy(
+    rollout: Rollout, problems: list[Problem], arguments: GRPOArguments, step: int, label: str
+) -> float:
+    """The share of held-out problems that one sampled reply gets right; the mean over all ranks."""
+    share = share_of_rank(len(problems))
+    mine = problems[share.start : share.stop]
+    episodes, _ = rollout(
+        mine, 1, arguments.temperature, HELD_OUT_STEPS + step, progress=label, first_group=share.start
+    )
+    return reduce_over_ranks([sum(episode.correct for episode in episodes)])[0] / len(problems)
+
+
 def train(arguments: GRPOArguments) -> Path:
     """Runs GRPO and returns the checkpoint's folder."""
     state = start_processes()
     Run.check(arguments.out, arguments.report_to)
     check_sandbox(arguments.best_effort)
+    held_out: list[Problem] = []
     with user_input():
         pool = draw_problems(arguments.tasks, "rl", arguments.problems_per_task)
+        if arguments.held_out_problems:
+            held_out = draw_problems(arguments.tasks, "dev", arguments.held_out_problems)
     if len(pool) < arguments.prompts_per_step:
         raise UserError(f"{len(pool)} problems are fewer than --prompts_per_step {arguments.prompts_per_step}")
     if arguments.model == WARM_START and not Path(WARM_START).exists():
@@ -331,34 +372,42 @@ def train(arguments: GRPOArguments) -> Path:
         sft.train(sft.SFTArguments())
     set_seed(arguments.seed)
     with user_input():
-        policy = Policy(arguments.model, arguments.learning_rate)
+        last = arguments.resume_from()
+        policy = Policy(str(last or arguments.model), arguments.learning_rate)
         reference = load_bundle(arguments.model, device=state.device).model if arguments.kl > 0 else None
-        check_prompts(pool, policy.bundle, arguments.prompt_style, arguments.model)
-    run = Run(arguments.out, arguments, arguments.report_to, room=policy.checkpoint_bytes)
-    draw, bag = random.Random(arguments.seed), []
-    # Whole groups go to each rank, numbered as if there were one: an advantage never waits for another rank.
-    first, last = (
-        arguments.prompts_per_step * rank // state.num_processes
-        for rank in (state.process_index, state.process_index + 1)
-    )
-    began, cpu_began, program_cpu = time.perf_counter(), time.process_time(), 0.0
-    with arguments.executor() as executor:
+        check_prompts(pool + held_out, policy.bundle, arguments.prompt_style, arguments.model)
+    run = Run(arguments.out, arguments, arguments.report_to, room=2 * policy.checkpoint_bytes)
+    bag, before = Bag(pool, arguments.seed), run.restored
+    if last:
+        policy.load(last / "trainer")
+        bag.restore(before["bag"])
+    best, program_cpu = before.get("best", -1.0), before.get("program_cpu", 0.0)
+    began = time.perf_counter() - before.get("seconds", 0.0)
+    cpu_began = time.process_time() - before.get("cpu", 0.0)
+    share = share_of_rank(arguments.prompts_per_step)
+
+    def save(step: int, bag_state: dict[str, Any]) -> Path:
+        times = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu_began}
+        more = {"best": best, "program_cpu": program_cpu, "bag": bag_state}
+        return run.save(step, policy.bundle, policy.save, **times, **more)
+
+    folder = run.folder / "checkpoint"
+    with arguments.executor() as executor, SIGNALS.waiting():
         rollout = Rollout(policy.bundle, executor, arguments, arguments.seed)
         policy.bundle.config.prompt_style = rollout.style  # the checkpoint remembers it
-        for step in range(arguments.steps):
-            started = time.perf_counter()
-            if len(bag) < arguments.prompts_per_step:  # every problem once before any comes again
-                bag += draw.sample(pool, len(pool))
-            drawn, bag = bag[: arguments.prompts_per_step], bag[arguments.prompts_per_step :]
+        for step in range(before["step"], arguments.steps):
+            started, bag_state = time.perf_counter(), bag.state()
+            drawn = bag.take(arguments.prompts_per_step)[share.start : share.stop]
             label = f"step {step + 1}/{arguments.steps}" if run.main else ""
-            episodes, stats = rollout(
-                drawn[first:last],
-                arguments.group_size,
-                arguments.temperature,
-                step,
-                progress=label,
-                first_group=first,
+            sampled = SIGNALS.interruptible(
+                lambda drawn=drawn, step=step, label=label: rollout(
+                    drawn, arguments.group_size, arguments.temperature, step, label, share.start
+                )
             )
+            if number := stop_requested():  # until now nothing of this step counts
+                save(step, bag_state)
+                raise Stopped(number)
+            episodes, stats = sampled
             live = judge(episodes, arguments, step)
             updating = time.perf_counter()
             metrics = update(policy, live, arguments, step, reference)
@@ -379,11 +428,21 @@ def train(arguments: GRPOArguments) -> Path:
                 "seconds/total": ended - began,
                 "seconds/cpu": reduce_over_ranks([time.process_time() - cpu_began])[0] + program_cpu,
             }
+            due = step + 1 == arguments.steps or (arguments.save_every and (step + 1) % arguments.save_every == 0)
+            if due and held_out:
+                metrics["held_out"] = held_out_accuracy(
+                    rollout, held_out, arguments, step, f"{label}, held out" if label else ""
+                )
             run.log(step, metrics)
             if run.main:
                 run.append("episodes.jsonl", records)
                 print(step_line(step, arguments.steps, metrics), flush=True)
-    folder = run.save(policy.bundle)
+            if due:
+                better = metrics.get("held_out", -1.0) > best
+                best = max(best, metrics.get("held_out", -1.0))
+                save(step + 1, bag.state())
+                if better and run.main:
+                    run.checkpoints.mark_best(step + 1)
     if run.main:
         print(f"GRPO done in {time.perf_counter() - began:.0f} s: {folder}")
     return folder

@@ -24,15 +24,34 @@ from accelerate.utils import set_seed
 from tqdm import tqdm
 
 import teacher
-from cli import Run, UserError, check_arguments, parse_arguments, run_main, user_input
+from cli import (
+    SIGNALS,
+    CheckpointArguments,
+    Run,
+    Stopped,
+    UserError,
+    check_arguments,
+    parse_arguments,
+    run_main,
+    user_input,
+)
 from executor import Executor, check_sandbox
 from rollout import choose_style, encode_trajectory
 from tasks import resolve
-from training import SCHEDULES, Documents, Policy, backward, learning_rate_at, reduce_over_ranks, start_processes
+from training import (
+    SCHEDULES,
+    Documents,
+    Policy,
+    backward,
+    learning_rate_at,
+    reduce_over_ranks,
+    start_processes,
+    stop_requested,
+)
 
 
 @dataclasses.dataclass
-class SFTArguments:
+class SFTArguments(CheckpointArguments):
     """The defaults are those of the embedded model; runs/ holds those for Qwen2.5."""
 
     model: str = dataclasses.field(default="assets/tiny", metadata={"help": "folder or hub name to start from"})
@@ -55,6 +74,9 @@ class SFTArguments:
     prompt_style: str = dataclasses.field(default="", metadata={"help": "see rollout.py; empty: the checkpoint's own"})
     best_effort: bool = dataclasses.field(
         default=False, metadata={"help": "run programs even where the sandbox does not hold, with your rights"}
+    )
+    save_every: int = dataclasses.field(
+        default=100, kw_only=True, metadata={"help": "updates between checkpoints; 0: only at the end"}
     )
     report_to: str = dataclasses.field(default="", metadata={"help": "tensorboard | wandb"})
     seed: int = dataclasses.field(default=0, metadata={"help": "of the data order and the scripted teacher"})
@@ -96,7 +118,8 @@ def train(arguments: SFTArguments) -> Path:
         names = resolve(arguments.tasks)
         if not arguments.data:
             teacher.check_tasks(names)
-        policy = Policy(arguments.model, arguments.learning_rate, arguments.weight_decay)
+        last = arguments.resume_from()
+        policy = Policy(str(last or arguments.model), arguments.learning_rate, arguments.weight_decay)
         bundle = policy.bundle
         style = bundle.config.prompt_style = choose_style(arguments.prompt_style, bundle)  # the checkpoint remembers it
     limit = min(arguments.max_length, bundle.model.config.max_positions)
@@ -116,10 +139,12 @@ def train(arguments: SFTArguments) -> Path:
 
     # Bad data must be found before an older run is moved aside, and may itself lie in that run's folder.
     kept = encode(arguments.data) if arguments.data else []
-    run = Run(arguments.out, arguments, arguments.report_to, room=policy.checkpoint_bytes)
+    run = Run(arguments.out, arguments, arguments.report_to, room=2 * policy.checkpoint_bytes)
+    if last:
+        policy.load(last / "trainer")
     if not kept:
         path = run.folder / "trajectories.jsonl"
-        if run.main:
+        if run.main and not last:
             print(f"writing and running {arguments.trajectories} scripted trajectories", flush=True)
             with Executor(best_effort=arguments.best_effort) as executor:
                 teacher.write_trajectories(
@@ -131,41 +156,51 @@ def train(arguments: SFTArguments) -> Path:
     per_epoch = len(kept) // arguments.batch_size
     total = per_epoch * arguments.epochs
     denominator = arguments.batch_size * sum(int(sampled.sum()) for _, sampled in kept) / len(kept)
-    order = random.Random(arguments.seed)
-    started, shuffled = time.perf_counter(), []
-    bar = tqdm(range(total), desc="warm start", unit="update", disable=not run.main, mininterval=1)
-    for step in bar:
-        if step % per_epoch == 0:
-            shuffled = order.sample(kept, len(kept))
-        at = step % per_epoch * arguments.batch_size
-        batch = shuffled[at : at + arguments.batch_size]
-        mine = batch[state.process_index :: state.num_processes]
-        nll = torch.zeros((), device=state.device)
+    order, before = random.Random(arguments.seed), run.restored
+    epochs = [order.sample(kept, len(kept)) for _ in range(arguments.epochs)]
+    started = time.perf_counter() - before.get("seconds", 0.0)
 
-        def loss(_, owner, log_probs, entropy, nll=nll):
-            nll -= log_probs.detach().sum()
-            return -log_probs.sum() / denominator
+    def save(step: int) -> Path:
+        policy.sync()
+        return run.save(step, bundle, policy.save, seconds=time.perf_counter() - started)
 
-        backward(policy.model, mine, loss, arguments.micro_batch_tokens)
-        rate = learning_rate_at(step, total, arguments.learning_rate, arguments.warmup, arguments.schedule)
-        grad_norm = policy.step(rate, arguments.max_grad_norm)
-        counts = [float(nll), sum(int(s.sum()) for _, s in mine), sum(len(t) for t, _ in mine)]
-        nll_sum, sampled, tokens = reduce_over_ranks(counts)
-        seconds = time.perf_counter() - started
-        metrics = {
-            "loss": nll_sum / sampled,
-            "grad_norm": grad_norm,
-            "learning_rate": rate,
-            "tokens": int(tokens),
-            "sampled_tokens": int(sampled),
-            "seconds": round(seconds, 2),
-        }
-        run.log(step, metrics)
-        bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
-        if run.main and ((step + 1) % max(1, total // 8) == 0 or step + 1 == total):
-            bar.write(f"update {step + 1:4d}/{total}  loss {metrics['loss']:.3f}  grad {grad_norm:.2f}  lr {rate:.1e}")
-    policy.sync()
-    folder = run.save(bundle)
+    steps = range(before["step"], total)
+    bar = tqdm(steps, "warm start", total, unit="update", initial=steps.start, disable=not run.main, mininterval=1)
+    with SIGNALS.waiting():
+        for step in bar:
+            at = step % per_epoch * arguments.batch_size
+            batch = epochs[step // per_epoch][at : at + arguments.batch_size]
+            mine = batch[state.process_index :: state.num_processes]
+            nll = torch.zeros((), device=state.device)
+
+            def loss(_, owner, log_probs, entropy, nll=nll):
+                nll -= log_probs.detach().sum()
+                return -log_probs.sum() / denominator
+
+            backward(policy.model, mine, loss, arguments.micro_batch_tokens)
+            rate = learning_rate_at(step, total, arguments.learning_rate, arguments.warmup, arguments.schedule)
+            grad_norm = policy.step(rate, arguments.max_grad_norm)
+            counts = [float(nll), sum(int(s.sum()) for _, s in mine), sum(len(t) for t, _ in mine)]
+            nll_sum, sampled, tokens = reduce_over_ranks(counts)
+            metrics = {
+                "loss": nll_sum / sampled,
+                "grad_norm": grad_norm,
+                "learning_rate": rate,
+                "tokens": int(tokens),
+                "sampled_tokens": int(sampled),
+                "seconds": round(time.perf_counter() - started, 2),
+            }
+            run.log(step, metrics)
+            done = step + 1
+            bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
+            if run.main and (done % max(1, total // 8) == 0 or done == total):
+                bar.write(f"update {done:4d}/{total}  loss {metrics['loss']:.3f}  grad {grad_norm:.2f}  lr {rate:.1e}")
+            number = stop_requested()
+            if number or done == total or (arguments.save_every and done % arguments.save_every == 0):
+                save(done)
+            if number and done < total:
+                raise Stopped(number)
+    folder = run.folder / "checkpoint"
     if run.main:
         print(f"warm start done in {time.perf_counter() - started:.0f} s: {folder}")
     return folder

@@ -7,22 +7,28 @@ micro-batches and ranks only add up.
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from checkpoint import load_bundle
-from cli import UserError
+from cli import SIGNALS, UserError
 from model import Decoder, PackedAttention, packed_positions
 
 THREADS_CHOSEN = "OMP_NUM_THREADS" in os.environ  # by the user; below, libraries set it too
+TRAINED = ("model", "optimizer")
+warnings.filterwarnings("ignore", "torch.distributed is disabled")  # dcp, in a single process
 SCHEDULES = ("constant", "cosine", "wsd")
 LOGITS_PER_CHUNK = 2**24  # 64 MB in fp32: how much of [tokens, vocab] exists at any time
 
@@ -56,6 +62,11 @@ def reduce_over_ranks(values: Sequence[float], op: dist.ReduceOp = dist.ReduceOp
     if world_size() > 1:
         dist.all_reduce(total, op)
     return total.tolist()
+
+
+def stop_requested() -> int:
+    """The number of the signal that has come to any rank; 0 if none has (a collective call)."""
+    return int(reduce_over_ranks([SIGNALS.number], dist.ReduceOp.MAX)[0])
 
 
 def shard(model: Decoder) -> Decoder:
@@ -115,7 +126,21 @@ class Policy:
 
     @property
     def checkpoint_bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.bundle.model.parameters())
+        """What a checkpoint takes: the model that generates; weights and two moments of the optimizer in fp32."""
+        return sum(p.numel() * (p.element_size() + 12) for p in self.bundle.model.parameters())
+
+    def save(self, folder: Path) -> None:
+        """Writes trained weights and optimizer, every rank its part (a collective call)."""
+        state = get_state_dict(self.model, self.optimizer)
+        dcp.save(dict(zip(TRAINED, state, strict=True)), checkpoint_id=folder, no_dist=not dist.is_initialized())
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote, with any number of ranks, and syncs (a collective call)."""
+        state = dict(zip(TRAINED, get_state_dict(self.model, self.optimizer), strict=True))
+        dcp.load(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+        model, optimizer = state.values()
+        set_state_dict(self.model, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
+        self.sync()
 
     def step(self, learning_rate: float, max_grad_norm: float) -> float:
         """Clips the gradients, updates the weights, and returns the norm that the gradients had."""

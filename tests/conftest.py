@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 import executor
+import sft
+from cli import ROOT
 from model import Decoder, ModelConfig
 from suites.base import Problem, Task
 from teacher import write_trajectories
@@ -106,6 +109,16 @@ def write_coin_trajectories(path: Path, count: int = 256) -> None:
         seen = {"text": f"\nCode Execution Results:\n{side}\n", "source": "observation"}
         stored.append({"segments": [prompt, code, seen, answer] if i % 2 else [prompt, answer]})
     write_trajectories(stored, path)
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory) -> str:
+    """A checkpoint that has learnt to toss: by a program or in text, 1 or 0."""
+    PartialState(cpu=True)
+    folder = tmp_path_factory.mktemp("coin")
+    write_coin_trajectories(folder / "t.jsonl")
+    tiny = str(ROOT / "assets/tiny")
+    return str(sft.train(sft.SFTArguments(tiny, str(folder / "run"), str(folder / "t.jsonl"), epochs=3, warmup=3)))
 
 
 @pytest.fixture(scope="session")

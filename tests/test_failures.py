@@ -175,7 +175,7 @@ def test_a_disk_too_small_for_the_checkpoint_is_known_before_training(script, mo
     Path("run").mkdir()
     Path("run/config.yaml").write_text("steps: 1")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 10**6))
-    assert "has 2 MB free, and a checkpoint takes 3 MB" in run(script)
+    assert "has 2 MB free, and two checkpoints take 26 MB" in run(script)
     assert [path.name for path in Path().iterdir()] == ["run"] and not Path("run/metrics.jsonl").exists()
 
 
@@ -227,16 +227,16 @@ def test_a_disk_that_fills_up_in_training_names_the_file_and_what_is_kept(monkey
 def test_a_disk_that_fills_up_while_saving(monkeypatch):
     """The weights are written in Rust, whose errors are of another class and name no file; half a checkpoint under
     its final name would be found only by the next run."""
-    save = cli.save_bundle
+    write = checkpoint.write_bundle
 
     def full(*arguments):
         with full_disk(1_000_000):
-            save(*arguments)
+            write(*arguments)
 
-    monkeypatch.setattr(cli, "save_bundle", full)
-    kept = "run keeps config.yaml, metrics.jsonl, revision.txt, trajectories.jsonl, but no checkpoint"
-    assert run("sft") == f"run/checkpoint: {TOO_LARGE}; {kept}"
-    assert sorted(path.name for path in Path("run").iterdir()) == kept.split(", but")[0].split(" keeps ")[1].split(", ")
+    monkeypatch.setattr(checkpoint, "write_bundle", full)
+    kept = "run keeps checkpoints, config.yaml, metrics.jsonl, revision.txt, trajectories.jsonl, but no checkpoint"
+    assert run("sft") == f"run/checkpoints/step-000002: {TOO_LARGE}; {kept}"
+    assert [*Path("run/checkpoints").iterdir()] == [] and not Path("run/checkpoint").is_symlink()
 
 
 @pytest.mark.parametrize("what", ["configuration", "weights", "tokenizer"])
@@ -349,21 +349,23 @@ def test_an_interrupted_training_says_what_it_keeps(number, monkeypatch, capsys)
 
     monkeypatch.setattr(Executor, "submit", interrupt)
     kept, _ = stopped("grpo", capsys, "--steps 20 --max_reply_tokens 60", number)
-    assert kept == "run keeps config.yaml, episodes.jsonl, metrics.jsonl, revision.txt, but no checkpoint"
+    files = "checkpoint, checkpoints, config.yaml, episodes.jsonl, metrics.jsonl, revision.txt"
+    assert kept == f"run keeps {files}; --resume goes on from there"
     assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 1
+    assert Path("run/checkpoint").resolve().name == "step-000001"
 
 
-@pytest.mark.parametrize("step", [1, 2])
-def test_an_interrupted_warm_start_keeps_its_metrics(step, monkeypatch, capsys):
+def test_an_interrupted_warm_start_keeps_its_metrics(monkeypatch, capsys):
     """The curve so far, in whole lines, is what tells whether it was worth going on."""
-    monkeypatch.setattr(Run, "log", after(Run.log, signal.SIGINT, calls=step))
-    kept = "run keeps config.yaml, metrics.jsonl, revision.txt, trajectories.jsonl, but no checkpoint"
-    assert stopped("sft", capsys)[0] == kept
-    assert [json.loads(text)["step"] for text in Path("run/metrics.jsonl").read_text().splitlines()] == [*range(step)]
+    monkeypatch.setattr(Run, "log", after(Run.log, signal.SIGINT))
+    files = "checkpoint, checkpoints, config.yaml, metrics.jsonl, revision.txt, trajectories.jsonl"
+    assert stopped("sft", capsys)[0] == f"run keeps {files}; --resume goes on from there"
+    assert [json.loads(text)["step"] for text in Path("run/metrics.jsonl").read_text().splitlines()] == [0]
+    assert Path("run/checkpoint").resolve().name == "step-000001"
 
 
 @pytest.mark.parametrize("where", ["config", "weights", "tokenizer"])
-def test_interrupted_while_saving_there_is_no_checkpoint(where, monkeypatch, capsys):
+def test_a_save_is_not_interrupted(where, monkeypatch):
     """Half a checkpoint under the final name looks like a whole one, and a temporary one is litter."""
     if where == "tokenizer":
         write = checkpoint.PreTrainedTokenizerBase.save_pretrained
@@ -371,8 +373,9 @@ def test_interrupted_while_saving_there_is_no_checkpoint(where, monkeypatch, cap
     else:
         name = {"config": "hf_state_dict", "weights": "write_model"}[where]
         monkeypatch.setattr(checkpoint, name, after(getattr(checkpoint, name), signal.SIGINT))
-    assert stopped("sft", capsys)[0].endswith("but no checkpoint")
-    assert not list(Path("run").glob("*checkpoint*")) and not list(Path("run").glob(".*"))
+    run_main(lambda: sft.main(["--model", TINY, "--out", "run", *FLAGS["sft"].split()]))  # all was done when it came
+    load_bundle("run/checkpoint")
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == ["step-000002"]
 
 
 def test_an_interruption_between_two_renames_leaves_the_older_folder(monkeypatch):
@@ -452,7 +455,7 @@ def test_a_real_process_ends_with_the_signals_code(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 143 and "Traceback" not in err
-    assert err.strip().splitlines()[-1].startswith(f"grpo.py: stopped by SIGTERM; {tmp_path}/run keeps config.yaml")
+    assert err.strip().splitlines()[-1].startswith(f"grpo.py: stopped by SIGTERM; {tmp_path}/run keeps checkpoint, ")
     for name in ("metrics.jsonl", "episodes.jsonl"):
         assert all(json.loads(text) for text in (tmp_path / "run" / name).read_text().splitlines())
     assert zygotes and not any(Path(f"/proc/{pid}").exists() for pid in zygotes)

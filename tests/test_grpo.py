@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
-from conftest import Coin, write_coin_trajectories
+from conftest import Coin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -432,14 +432,6 @@ def coin(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory) -> str:
-    """A checkpoint that has learnt to toss: by a program or in text, 1 or 0."""
-    folder = tmp_path_factory.mktemp("coin")
-    write_coin_trajectories(folder / "t.jsonl")
-    return str(sft.train(sft.SFTArguments(TINY, str(folder / "run"), str(folder / "t.jsonl"), epochs=3, warmup=3)))
-
-
-@pytest.fixture(scope="module")
 def executor():
     with Executor() as running:
         yield running
@@ -486,7 +478,7 @@ def finished(warm, tmp_path_factory) -> Path:
 def test_a_run_leaves_everything_behind(finished, warm):
     """Figures without episodes cannot be checked, and a checkpoint that was not trained looks like one that was."""
     names = {path.name for path in finished.iterdir()}
-    assert names == {"config.yaml", "revision.txt", "metrics.jsonl", "episodes.jsonl", "checkpoint"}
+    assert names == {"config.yaml", "revision.txt", "metrics.jsonl", "episodes.jsonl", "checkpoint", "checkpoints"}
     lines, episodes = records(finished / "metrics.jsonl"), records(finished / "episodes.jsonl")
     assert [line["step"] for line in lines] == [0, 1]
     assert all(math.isfinite(value) for line in lines for value in line.values())

@@ -31,7 +31,7 @@ def folder(tmp_path_factory) -> Path:
     write_coin_trajectories(folder / "coins.jsonl", 55)
     write_coin_trajectories(folder / "many.jsonl")
     tiny, many = str(ROOT / "assets/tiny"), str(folder / "many.jsonl")
-    sft.train(sft.SFTArguments(tiny, str(folder / "sft"), many, epochs=3, warmup=3)).rename(folder / "warm")
+    sft.train(sft.SFTArguments(tiny, str(folder / "sft"), many, epochs=3, warmup=3)).resolve().rename(folder / "warm")
     return folder
 
 
