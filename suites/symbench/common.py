@@ -83,12 +83,12 @@ class Puzzle(Task):
     def load_published(self, folder: Path) -> list[tuple[Problem, Sample]]:
         """The published problems below this folder, in our words; MissingDataError if none can be read."""
         try:
-            samples = list(self.published(folder))
+            loaded = [(self._problem(i, sample.data), sample) for i, sample in enumerate(self.published(folder))]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise MissingDataError(f"{self.name}: its published problems cannot be read: {error!r}") from error
-        if not samples:
+        if not loaded:
             raise MissingDataError(f"{self.name}: no published problems in {folder}")
-        return [(self._problem(i, sample.data), sample) for i, sample in enumerate(samples)]
+        return loaded
 
     def _problem(self, index: int, data: Data) -> Problem:
         return Problem(self.name, index, self.ask(data), self.solve(data), data)
