@@ -26,7 +26,6 @@ from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 
 import sft
-from checkpoint import load_bundle
 from cli import (
     SIGNALS,
     CheckpointArguments,
@@ -41,6 +40,7 @@ from cli import (
 from curriculum import Bag
 from executor import check_sandbox
 from model import Decoder
+from plan import CARDS, planned
 from rollout import Episode, Rollout, RolloutArguments, RolloutStats, check_prompts
 from suites.base import Problem
 from tasks import MANY_TURNS, draw_problems, reward
@@ -49,6 +49,7 @@ from training import (
     Policy,
     backward,
     learning_rate_at,
+    load_reference,
     log_probs_of,
     reduce_over_ranks,
     start_processes,
@@ -119,6 +120,13 @@ class GRPOArguments(CheckpointArguments, RolloutArguments):
         default=0.0, metadata={"help": f"taken off the reward of replies of more than {MANY_TURNS} turns"}
     )
     micro_batch_tokens: int = dataclasses.field(default=16384, metadata={"help": "tokens per forward pass and rank"})
+    recompute: bool = dataclasses.field(
+        default=False, metadata={"help": "activation checkpointing: less memory, a third more work in updates"}
+    )
+    plan: int = dataclasses.field(
+        default=0, metadata={"help": "on this many GPUs: print memory and least times, then end; see plan.py"}
+    )
+    plan_card: str = dataclasses.field(default="h100", metadata={"help": f"which GPUs: {', '.join(CARDS)}"})
     held_out_problems: int = dataclasses.field(
         default=0, metadata={"help": "per task, of dev, asked at every checkpoint to find the best; 0: none"}
     )
@@ -126,7 +134,8 @@ class GRPOArguments(CheckpointArguments, RolloutArguments):
     seed: int = dataclasses.field(default=0, metadata={"help": "of the problems drawn and of everything sampled"})
 
     def __post_init__(self):
-        check_arguments(self, schedule=SCHEDULES, aggregation=AGGREGATIONS, method=METHODS, advantage=ADVANTAGES)
+        choices = {"aggregation": AGGREGATIONS, "method": METHODS, "advantage": ADVANTAGES, "plan_card": CARDS}
+        check_arguments(self, schedule=SCHEDULES, **choices)
         if self.group_size < 2 and self.method == "grpo":
             raise UserError("--group_size must be at least 2: an advantage compares an episode with its group")
 
@@ -373,8 +382,8 @@ def train(arguments: GRPOArguments) -> Path:
     set_seed(arguments.seed)
     with user_input():
         last = arguments.resume_from()
-        policy = Policy(str(last or arguments.model), arguments.learning_rate)
-        reference = load_bundle(arguments.model, device=state.device).model if arguments.kl > 0 else None
+        policy = Policy(str(last or arguments.model), arguments.learning_rate, recompute=arguments.recompute)
+        reference = load_reference(arguments.model) if arguments.kl > 0 else None
         check_prompts(pool + held_out, policy.bundle, arguments.prompt_style, arguments.model)
     run = Run(arguments.out, arguments, arguments.report_to, room=2 * policy.checkpoint_bytes)
     bag, before = Bag(pool, arguments.seed), run.restored
@@ -459,7 +468,12 @@ def step_line(step: int, steps: int, m: dict[str, float]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    train(parse_arguments(GRPOArguments, argv))
+    arguments = parse_arguments(GRPOArguments, argv)
+    if arguments.plan:
+        with user_input():
+            print(planned(arguments))
+    else:
+        train(arguments)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 try:  # the optional extra [flash]
     from flash_attn import flash_attn_varlen_func
@@ -229,6 +230,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         if not config.tied:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.recompute = False  # activation checkpointing: of each layer only the input is kept for the backward pass
         # Neither parameter nor buffer: .to(bfloat16) would round the angles.
         self.frequencies = rope_frequencies(config)
 
@@ -249,7 +251,10 @@ class Decoder(nn.Module):
         cos, sin = angles.cos(), angles.sin()
         cos, sin = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
         for i, layer in enumerate(self.layers):
-            x = layer(i, x, cos, sin, attend)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(layer, i, x, cos, sin, attend, use_reentrant=False)
+            else:
+                x = layer(i, x, cos, sin, attend)
         x = self.norm(x)
         return x if head is None else head(x, self.output_weight)
 

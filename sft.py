@@ -67,6 +67,9 @@ class SFTArguments(CheckpointArguments):
     weight_decay: float = dataclasses.field(default=0.01, metadata={"help": "on matrices"})
     max_grad_norm: float = dataclasses.field(default=1.0, metadata={"help": "gradients are clipped to this norm"})
     micro_batch_tokens: int = dataclasses.field(default=16384, metadata={"help": "tokens per forward pass and rank"})
+    recompute: bool = dataclasses.field(
+        default=False, metadata={"help": "activation checkpointing: less memory, a third more work"}
+    )
     max_length: int = dataclasses.field(default=512, metadata={"help": "longer trajectories are dropped, and counted"})
     max_observation_tokens: int = dataclasses.field(
         default=96, metadata={"help": "longer output is cut, as in rollouts"}
@@ -119,7 +122,8 @@ def train(arguments: SFTArguments) -> Path:
         if not arguments.data:
             teacher.check_tasks(names)
         last = arguments.resume_from()
-        policy = Policy(str(last or arguments.model), arguments.learning_rate, arguments.weight_decay)
+        rate, decay = arguments.learning_rate, arguments.weight_decay
+        policy = Policy(str(last or arguments.model), rate, decay, arguments.recompute)
         bundle = policy.bundle
         style = bundle.config.prompt_style = choose_style(arguments.prompt_style, bundle)  # the checkpoint remembers it
     limit = min(arguments.max_length, bundle.model.config.max_positions)

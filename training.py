@@ -82,7 +82,8 @@ def shard(model: Decoder) -> Decoder:
     if not dist.is_initialized():  # one GPU without torchrun: FSDP wants a group, also of one
         dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    for module in (*model.layers, model):
+    # The embedding goes by itself where it is not the output too: both at once would be the largest part to gather.
+    for module in (*model.layers, *([] if model.config.tied else [model.embed_tokens]), model):
         fully_shard(module, mp_policy=policy)
         module.set_gradient_divide_factor(1.0)
         if state.device.type == "cpu":  # gloo has no reduction with a factor
@@ -110,11 +111,12 @@ class Policy:
     whole, in bf16 on GPUs; `sync` brings it up to date.
     """
 
-    def __init__(self, name: str, learning_rate: float, weight_decay: float = 0.0):
+    def __init__(self, name: str, learning_rate: float, weight_decay: float = 0.0, recompute: bool = False):
         device = PartialState().device
         self.bundle = load_bundle(name, torch.float32, device)
         fit_threads(self.bundle.model)
         self.model = shard(self.bundle.model).requires_grad_(True)
+        self.model.recompute = recompute
         self.sharded = isinstance(self.model.norm.weight, DTensor)
         if self.sharded:
             self.bundle = load_bundle(name, torch.bfloat16 if device.type == "cuda" else torch.float32, device)
@@ -171,6 +173,12 @@ class Policy:
             dist.all_reduce(trained)
         if differing := [name for name, ok in zip(copies, trained == copied, strict=True) if not ok]:
             raise RuntimeError(f"the copy that generates is not what was trained: {', '.join(differing)}")
+
+
+def load_reference(name: str) -> Decoder:
+    """A model that only scores, in the dtype in which the other one computes; sharded too."""
+    device = PartialState().device
+    return shard(load_bundle(name, torch.bfloat16 if device.type == "cuda" else torch.float32, device).model)
 
 
 def learning_rate_at(step: int, total: int, peak: float, warmup: int, schedule: str) -> float:
