@@ -54,8 +54,8 @@ def episodes() -> list[Episode]:
 class Watched(Policy):
     """A policy that takes steps of plain SGD, so that weights tell of gradients, and keeps every gradient."""
 
-    def __init__(self, name: str):
-        super().__init__(name, 0.0)
+    def __init__(self, name: str, recompute: bool = False):
+        super().__init__(name, 0.0, recompute=recompute)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0)
         self.gradients: list[dict[str, Tensor]] = []
 
@@ -69,9 +69,9 @@ class Watched(Policy):
         return {"figures": figures, "gradients": self.gradients, "weights": weights}
 
 
-def supervised(model: str, mine: list[tuple[Tensor, Tensor]]) -> dict:
+def supervised(model: str, mine: list[tuple[Tensor, Tensor]], recompute: bool = False) -> dict:
     """One update as in sft.py, in micro-batches so small that ranks have different numbers of them."""
-    policy, nll = Watched(model), torch.zeros(())
+    policy, nll = Watched(model, recompute), torch.zeros(())
 
     def loss(_, owner, log_probs, entropy):
         nll.sub_(log_probs.detach().sum())
@@ -109,15 +109,21 @@ def skipped(model: str) -> str:
     return "the copy was taken for right"
 
 
-def scripts(folder: Path, out: Path) -> None:
-    """Both scripts by their front doors, with five groups, which two or three ranks cannot share evenly."""
-    data, warm = str(folder / "coins.jsonl"), str(folder / "warm")
-    sft.train(sft.SFTArguments(str(folder / "model"), str(out / "sft"), data, batch_size=10, epochs=1, warmup=3))
-    settings = {
-        "model": warm, "tasks": "coin", "problems_per_task": 5, "prompts_per_step": 5, "group_size": 4,
+def coin_settings(folder: Path) -> dict:
+    """Of grpo.py, with five groups, which two or three ranks cannot share evenly."""
+    return {
+        "model": str(folder / "warm"), "tasks": "coin", "problems_per_task": 5, "prompts_per_step": 5, "group_size": 4,
         "max_reply_tokens": 60, "learning_rate": 2e-4, "micro_batch_tokens": 400,
     }  # fmt: skip
+
+
+def scripts(folder: Path, out: Path) -> None:
+    """Both scripts by their front doors; out/resumed is gone on with, where there is anything."""
+    data = str(folder / "coins.jsonl")
+    sft.train(sft.SFTArguments(str(folder / "model"), str(out / "sft"), data, batch_size=10, epochs=1, warmup=3))
+    settings = coin_settings(folder)
     grpo.train(GRPOArguments(out=str(out / "grpo"), steps=2, **settings))
+    grpo.train(GRPOArguments(out=str(out / "resumed"), steps=2, resume=True, **settings))
     grpo.train(GRPOArguments(out=str(out / "shuffled"), steps=1, shuffle_rewards=True, **settings))
 
 
@@ -129,6 +135,7 @@ def work(folder: Path, out: Path) -> None:
     one_busy = mine if ranks == 1 else episodes() if rank == ranks - 1 else []
     results = {
         "supervised": supervised(model, documents()[rank::ranks]),
+        "recomputed": supervised(model, documents()[rank::ranks], recompute=True),
         "one update": reinforced(model, mine, updates_per_step=1),
         "three updates": reinforced(model, mine, updates_per_step=3),
         "mean per episode": reinforced(model, mine, aggregation="sequence"),

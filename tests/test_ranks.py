@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,13 @@ from conftest import Coin, write_coin_trajectories
 from safetensors.torch import load_file
 from test_training import random_bundle
 
+import grpo
 import sft
 import tasks
 from checkpoint import save_bundle
 from cli import ROOT
 
-UPDATES = ("supervised", "one update", "three updates", "mean per episode", "one busy rank")
+UPDATES = ("supervised", "recomputed", "one update", "three updates", "mean per episode", "one busy rank")
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +47,20 @@ def alone(folder) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def begun(folder) -> Path:
+    """A run of which one process has done the first of two steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tasks.TASKS, "coin", Coin())
+        grpo.train(grpo.GRPOArguments(out=str(folder / "begun"), steps=1, **ranks.coin_settings(folder)))
+    return folder / "begun"
+
+
 @pytest.fixture(scope="module", params=[2, 3])
-def together(request, folder) -> Path:
+def together(request, folder, begun) -> Path:
     """What that many processes made of the same work; a rank that waits for ever is stopped."""
     out = folder / str(request.param)
-    out.mkdir()
+    shutil.copytree(begun, out / "resumed", symlinks=True)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(request.param)]
     command = [*launch, str(Path(ranks.__file__)), str(folder), str(out)]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
@@ -95,16 +106,16 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("script", ["grpo", "shuffled"])
+@pytest.mark.parametrize("script", ["grpo", "resumed", "shuffled"])
 def test_the_same_episodes(script, alone, together):
     """Episodes numbered or seeded per rank: another number of GPUs is another experiment. The second step is sampled by
-    weights that the first has changed."""
+    weights that the first has changed; also where one process has done the first, and several go on."""
     one, many = (lines(out / script / "episodes.jsonl") for out in (alone, together))
     assert many == one
     assert any(e["advantage"] for e in one) and any(e["code_runs"] for e in one)
 
 
-@pytest.mark.parametrize("script", ["sft", "grpo", "shuffled"])
+@pytest.mark.parametrize("script", ["sft", "grpo", "resumed", "shuffled"])
 def test_the_same_run(script, alone, together):
     """Metrics of the first rank alone, or weights that were gathered from the wrong one."""
     skip = (
