@@ -372,14 +372,13 @@ class Row(NamedTuple):
 
 
 def overview() -> list[Row]:
-    """All 144 tasks in the order of the split, those to come too, then what else is registered."""
+    """All tasks: the 144 of the split, and what else is registered."""
     split = read_split(SPLIT_FILE)
     part_of = {name: part for part, names in split.items() for name in names}
-    suites = list(dict.fromkeys(task.suite for task in TASKS.values()))
-    rows = [Row(name, "symbench", part_of[name], "", "", "to come") for name in part_of if name not in TASKS]
-    for task in TASKS.values():
-        rows.append(Row(task.name, task.suite, part_of.get(task.name, ""), _count(task), task.kind, task.source))
-    return sorted(rows, key=lambda row: (suites.index(row.suite), row.source == "to come"))
+    return [
+        Row(task.name, task.suite, part_of.get(task.name, ""), _count(task), task.kind, task.source)
+        for task in TASKS.values()
+    ]
 
 
 def _count(task: Task) -> str:

@@ -2,9 +2,9 @@
 
     python benchmarks/tasks.py [--count 100] [--out docs/tasks.md]
 
-Makes `count` problems of every data set that is generated. Per problem: milliseconds, the part of them that is ours
-rather than the library's (finding out whether an item contradicts itself, preparing what the rule needs), milliseconds
-to judge the reference answer; and the share of items that were passed over as their question has no one answer.
+Makes `count` problems of every task that is generated. Per problem: milliseconds, the part of them that is ours rather
+than reasoning-gym's (finding out whether an item contradicts itself, preparing what the rule needs), milliseconds to
+judge the reference answer; and the share of items that were passed over as their question has no one answer.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from suites.gym.common import GymTask
+from suites.symbench.common import Puzzle
 from tasks import SPLIT_FILE, TASKS, Row, overview, read_split
 
 HEADER = """\
@@ -26,7 +27,7 @@ HEADER = """\
 
 107 are for training, 37 are held out (`suites/split.json`, drawn with a seed, each suite in proportion). The rules in
 full are the docstrings of the functions named under "check", in `suites/`; what is left out of reasoning-gym, and why,
-is in `suites/gym/__init__.py`.
+is in `suites/gym/__init__.py`. [symbench.md](symbench.md) has a question of every puzzle and level.
 
 """
 
@@ -46,18 +47,20 @@ class Meter:
         return entry
 
 
-def measure(task: GymTask, count: int) -> tuple[float, float, float, float]:
+def measure(task: GymTask | Puzzle, count: int) -> tuple[float, float, float, float]:
     """Seconds to make `count` problems, those of them that are ours, seconds to judge the reference answers, and the
     share of items passed over."""
     task.problem(count)  # imports, and files that the library reads once
-    meter = task.make = Meter(task.make)
+    meter = Meter(task.make)
+    if isinstance(task, GymTask):
+        task.make = meter
     started = time.perf_counter()
     drawn = [task.problem(index) for index in range(count)]
     made = time.perf_counter()
     assert all(task.score(problem, problem.answer) for problem in drawn)
     judged = time.perf_counter() - made
     seconds = made - started
-    return seconds, seconds - meter.seconds, judged, 1 - count / meter.items
+    return seconds, seconds - meter.seconds, judged, 1 - count / max(count, meter.items)
 
 
 def main() -> None:
@@ -67,18 +70,23 @@ def main() -> None:
     arguments = parser.parse_args()
     costs: dict[str, tuple[float, float, float, float]] = {}
     for name, task in tqdm(TASKS.items(), unit="task"):
-        if isinstance(task, GymTask):
+        if isinstance(task, GymTask | Puzzle):
             costs[name] = measure(task, arguments.count)
-    made, ours, judged, _ = map(sum, zip(*costs.values(), strict=True))
+    split = read_split(SPLIT_FILE)
+
+    def total(names: list[str]) -> str:
+        made, ours, *_ = map(sum, zip(*(costs[name] for name in names), strict=True))
+        return f"{len(names)} tasks x {arguments.count} problems take {made:.0f} s to make, {ours:.1f} s of them ours"
+
     slowest = sorted(costs, key=lambda name: -costs[name][0])[:4]
+    train = [name for name in split["train"] if name in costs]
     text = HEADER + (
-        f"`python benchmarks/tasks.py --count {arguments.count}`, one core: {len(costs)} data sets x {arguments.count} "
-        f"problems take {made:.0f} s to make, {ours:.1f} s of them ours, and {judged:.1f} s to judge. "
-        f"{', '.join(slowest)} take {sum(costs[name][0] for name in slowest) / made:.0%} of the time.\n\n"
+        f"`python benchmarks/tasks.py --count {arguments.count}`, one core: {total(list(costs))}; the tasks for "
+        f"training: {total(train)}. Slowest: {', '.join(slowest)}.\n\n"
     )
 
     def line(row: Row) -> str:
-        cells = [f"`{row.task}`", row.suite, row.split, row.check or row.source]
+        cells = [f"`{row.task}`", row.suite, row.split, row.check]
         if row.task in costs:
             seconds, own, judging, passed = costs[row.task]
             per = 1000 / arguments.count
@@ -89,8 +97,7 @@ def main() -> None:
 
     heads = ["task", "suite", "split", "check", "ms to make", "ours", "ms to judge", "passed over"]
     text += "| " + " | ".join(heads) + " |\n| --- | --- | --- | --- | ---: | ---: | ---: | ---: |\n"
-    split = {name for part in read_split(SPLIT_FILE).values() for name in part}
-    text += "\n".join(line(row) for row in overview() if row.task in split) + "\n"
+    text += "\n".join(line(row) for row in overview() if row.split) + "\n"
     print(text)
     if arguments.out:
         Path(arguments.out).write_text(text, encoding="utf-8")

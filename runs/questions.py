@@ -33,7 +33,9 @@ def main() -> None:
                 f"Level {level}:\n\n```text\n{problem.question}\n```\n\nAnswer:\n\n```text\n{problem.answer}\n```\n\n"
             )
     text += "## Faulty published samples\n\nTheir stored solutions break a rule that their questions state.\n\n"
-    text += "\n".join(f"- `{path}`: {rule}" for path, rule in sorted(symbench.FAULTY.items())) + "\n"
+    for rule in dict.fromkeys(symbench.FAULTY.values()):
+        paths = [f"`{path}`" for path, broken in symbench.FAULTY.items() if broken == rule]
+        text += f"- {rule.rstrip('.')}: {', '.join(sorted(paths))}\n"
     (ROOT / "docs/symbench.md").write_text(text, encoding="utf-8")
 
 

@@ -145,3 +145,10 @@ def text_grid(text: str) -> list[list[str]]:
 def number_grid(text: str) -> list[list[Fraction | None]]:
     """`text_grid` of numbers; None for what is no number."""
     return [[parse_number(cell) for cell in row] for row in text_grid(text)]
+
+
+def symbols(answer: str) -> str:
+    """The single letters and digits of "A, B", "[A, B]", "AB" or the like, one after the other and in capitals."""
+    text = "".join(cell for row in text_grid(unwrap(answer)) for cell in row)
+    # Some letters outside ASCII, such as ı, have one of A to Z as their capital.
+    return text.upper() if text.isascii() else ""

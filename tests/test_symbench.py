@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tasks
 from suites import symbench
 from suites.base import Problem
 from suites.stored import MissingDataError
@@ -116,6 +117,51 @@ def check_samples(name: str, folder: Path) -> None:
         if sample.stored is not None:
             expected = 0 if sample.path in symbench.FAULTY else 1
             assert TASKS[name].score(problem, sample.stored) == expected, (sample, problem.question, problem.answer)
+
+
+def test_a_puzzle_at_a_level_by_its_name():
+    """`--tasks reversi@0`: difficulty is what one wants to vary first."""
+    easy = tasks.draw_problems("reversi@0,reversi@4", "dev", 3)
+    assert [problem.task for problem in easy] == ["reversi@0"] * 3 + ["reversi@4"] * 3
+    assert [len(problem.data["board"]) for problem in easy] == [4] * 3 + [6] * 3
+    for problem in easy:
+        assert tasks.get_task(problem.task).score(problem, problem.answer) == 1
+    for name, message in (
+        ("reversi@5", "levels 0 to 4, no 5"),
+        ("gcd@0", "unknown task"),
+        ("reversi@x", "did you mean"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tasks.resolve(name)
+
+
+def test_published_problems_for_evaluation(tmp_path, capsys):
+    """`evaluate.py --published FOLDER`: one puzzle without samples must not end an evaluation of thirty; no puzzle at
+    all, or a folder that is not there, must not look like an evaluation."""
+    drawn = tasks.published_problems("reversi,letters,path_plan_continuous,gcd", FIXTURES, 1)
+    assert [problem.task for problem in drawn] == ["reversi", "letters"]
+    said = capsys.readouterr().err
+    assert said.startswith("2 tasks have no data here: path_plan_continuous, gcd; path_plan_continuous: no published")
+    with pytest.raises(ValueError, match="gcd: only problems of symbench"):
+        tasks.published_problems("gcd", FIXTURES, 1)
+    with pytest.raises(ValueError, match="no published problems in"):
+        tasks.published_problems("symbench", tmp_path / "nowhere", 1)
+
+
+def test_damaged_samples(tmp_path):
+    """A sample that is cut off, or has another form, is one line with its puzzle's name, not a traceback."""
+    for task in TASKS.values():
+        if task.name == "path_plan_continuous":
+            continue
+        sample = next(task.published(FIXTURES))
+        source = FIXTURES / sample.path.partition("#")[0]
+        for path in [source] if source.is_file() else sorted(source.rglob("*")):
+            if path.is_file():
+                target = tmp_path / task.name / path.relative_to(FIXTURES)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(path.read_text(encoding="utf-8")[:5] + "...", encoding="utf-8")
+        with pytest.raises(MissingDataError, match=task.name):
+            task.load_published(tmp_path / task.name)
 
 
 def test_missing_samples(tmp_path):

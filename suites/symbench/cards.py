@@ -6,9 +6,8 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from suites.parsers import parse_number, unwrap
+from suites.parsers import parse_number, symbols, unwrap
 from suites.symbench.common import Data, Puzzle, Sample, numbered, stored_samples
-from suites.symbench.deduction import symbols
 
 FAULTY = {
     "mahjong_pattern_dataset/sample_168": "with U and V in the hand, W completes a sequence: Chi (2), not Pass (0)",

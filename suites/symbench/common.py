@@ -41,7 +41,7 @@ class Puzzle(Task):
     """
 
     suite = "symbench"
-    source = "generated"
+    source = "own words"
     levels: Sequence[Any]
     max_answer = MAX_ANSWER
 

@@ -12,18 +12,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from suites.parsers import number_row, text_grid, unwrap
+from suites.parsers import number_row, symbols, unwrap
 from suites.symbench.common import Data, Puzzle, Sample, numbered, stored_samples
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What several puzzles need
-
-
-def symbols(answer: str) -> str:
-    """The single letters and digits of "A, B", "[A, B]", "AB" or the like, one after the other and in capitals."""
-    text = "".join(cell for row in text_grid(unwrap(answer)) for cell in row)
-    # Some letters outside ASCII, such as ı, have one of A to Z as their capital.
-    return text.upper() if text.isascii() else ""
 
 
 Condition = tuple[str, Callable[..., bool]]

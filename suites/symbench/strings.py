@@ -1,5 +1,6 @@
 """Letters and strings."""
 
+import json
 import re
 import string
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ class Letters(Puzzle):
 
     def published(self, folder: Path) -> Iterator[Sample]:
         for path in sorted((folder / "Letters").glob("*/*/test_words.json")):
-            word = path.read_text(encoding="utf-8").strip().strip('"')
+            word = json.loads(path.read_text(encoding="utf-8"))
             yield Sample(str(path.relative_to(folder)), {"word": word, "letter": path.parent.name[0]}, None)
 
 
