@@ -52,8 +52,8 @@ AT_LEAST = {
     ),
     1: (
         "batch_size", "epochs", "group_size", "keep_checkpoints", "max_length", "max_observation_tokens",
-        "max_reply_tokens", "micro_batch_tokens", "problems_per_task", "prompts_per_step", "samples", "slots",
-        "steps", "trajectories", "updates_per_step",
+        "max_reply_tokens", "micro_batch_tokens", "problems_per_task", "prompts_per_step", "replicas", "samples",
+        "slots", "steps", "trajectories", "updates_per_step",
     ),
 }  # fmt: skip
 ABOVE_ZERO = ("code_timeout", "max_grad_norm", "temperature", "top_p")
@@ -65,9 +65,17 @@ MACHINE_ERRORS = {
 
 
 @dataclasses.dataclass(kw_only=True)
-class CheckpointArguments:
-    """What a training keeps of itself on the way."""
+class TrainingArguments:
+    """What trainings of both kinds can be told: how they use the machine, and what they keep of themselves."""
 
+    micro_batch_tokens: int = dataclasses.field(default=16384, metadata={"help": "tokens per forward pass and rank"})
+    recompute: bool = dataclasses.field(
+        default=False, metadata={"help": "activation checkpointing: less memory, a third more work in updates"}
+    )
+    replicas: int = dataclasses.field(
+        default=1,
+        metadata={"help": "HSDP: weights are sharded within each of so many groups of ranks, such as nodes"},
+    )
     save_every: int = dataclasses.field(default=10, metadata={"help": "steps between checkpoints; 0: only at the end"})
     keep_checkpoints: int = dataclasses.field(default=2, metadata={"help": "the last so many, and the best"})
     resume: bool = dataclasses.field(

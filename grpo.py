@@ -16,6 +16,7 @@ first, a larger learning rate, and no KL term.
 import dataclasses
 import random
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ from torch import Tensor
 import sft
 from cli import (
     SIGNALS,
-    CheckpointArguments,
     Run,
     Stopped,
+    TrainingArguments,
     UserError,
     check_arguments,
     parse_arguments,
@@ -39,7 +40,7 @@ from cli import (
 )
 from curriculum import Bag
 from executor import check_sandbox
-from model import Decoder
+from model import Decoder, ModelConfig
 from plan import CARDS, planned
 from rollout import Episode, Rollout, RolloutArguments, RolloutStats, check_prompts
 from suites.base import Problem
@@ -48,6 +49,9 @@ from training import (
     SCHEDULES,
     Policy,
     backward,
+    claimed,
+    document_cost,
+    even_shares,
     learning_rate_at,
     load_reference,
     log_probs_of,
@@ -65,7 +69,7 @@ HELD_OUT_STEPS = 10**6  # of the keys of what is sampled: never those of trainin
 
 
 @dataclasses.dataclass
-class GRPOArguments(CheckpointArguments, RolloutArguments):
+class GRPOArguments(TrainingArguments, RolloutArguments):
     """The defaults are those of the embedded model; runs/ holds those for Qwen2.5."""
 
     model: str = dataclasses.field(default=WARM_START, metadata={"help": "folder or hub name to start from"})
@@ -118,10 +122,6 @@ class GRPOArguments(CheckpointArguments, RolloutArguments):
     )
     efficiency_penalty: float = dataclasses.field(
         default=0.0, metadata={"help": f"taken off the reward of replies of more than {MANY_TURNS} turns"}
-    )
-    micro_batch_tokens: int = dataclasses.field(default=16384, metadata={"help": "tokens per forward pass and rank"})
-    recompute: bool = dataclasses.field(
-        default=False, metadata={"help": "activation checkpointing: less memory, a third more work in updates"}
     )
     plan: int = dataclasses.field(
         default=0, metadata={"help": "on this many GPUs: print memory and least times, then end; see plan.py"}
@@ -270,10 +270,12 @@ def update(
     budget, temperature = arguments.micro_batch_tokens, arguments.temperature
     # Before the first update the policy is the old one: only what later updates train on must be scored ahead.
     clipped = arguments.method == "grpo"
+    began = time.perf_counter()
     later = [i for i, episode in enumerate(episodes) if clipped and part_of[episode.id] > 0]
     scored = log_probs_of(policy.model, [documents[i] for i in later], budget, temperature)
     old = dict(zip(later, scored, strict=True))
     anchors = log_probs_of(reference, documents, budget, temperature) if reference is not None else None
+    scoring = time.perf_counter() - began
     names = ("tokens", "compared", "entropy", "logprob_gap", "clip_fraction", "kl", "loss")
     sums: dict[str, float] = dict.fromkeys(names, 0.0)
     grad_norms, gaps = [], [0.0]
@@ -318,7 +320,8 @@ def update(
     loss_sum, tokens, compared = summed.pop("loss"), summed.pop("tokens"), summed.pop("compared")
     averages = {name: value / max(1.0, compared if name == "logprob_gap" else tokens) for name, value in summed.items()}
     (largest_gap,) = reduce_over_ranks([max(gaps)], dist.ReduceOp.MAX)
-    return {"loss": loss_sum, **averages, "logprob_gap_max": largest_gap, "grad_norm": max(grad_norms, default=0.0)}
+    more = {"logprob_gap_max": largest_gap, "grad_norm": max(grad_norms, default=0.0), "seconds/scoring": scoring}
+    return {"loss": loss_sum, **averages, **more}
 
 
 def measure(episodes: list[Episode]) -> dict[str, float]:
@@ -335,32 +338,40 @@ def measure(episodes: list[Episode]) -> dict[str, float]:
     }
 
 
-def over_ranks(stats: RolloutStats) -> RolloutStats:
-    """The cost of a rollout on all ranks: the slowest one's times, and sums of what was done."""
+def over_ranks(stats: RolloutStats) -> tuple[RolloutStats, float]:
+    """The cost of a rollout on all ranks: the slowest one's times, and sums of what was done; and for which share of
+    the time a rank waited for the slowest, on average."""
     if world_size() == 1:
-        return stats
+        return stats, 0.0
     ranks = [dataclasses.asdict(other) for other in gather_object([stats])]
     slowest = ("seconds", "tool_wait_seconds")
-    return RolloutStats(**{k: (max if k in slowest else sum)(rank[k] for rank in ranks) for k in ranks[0]})
+    whole = RolloutStats(**{k: (max if k in slowest else sum)(rank[k] for rank in ranks) for k in ranks[0]})
+    return whole, 1 - sum(rank["seconds"] for rank in ranks) / len(ranks) / whole.seconds
 
 
-def share_of_rank(count: int) -> range:
-    """Which of `count` groups are this rank's. Whole groups go to each, numbered as if there were one rank: an
-    advantage never waits for another."""
-    state = PartialState()
-    return range(*(count * rank // state.num_processes for rank in (state.process_index, state.process_index + 1)))
+def balanced(episodes: list[Episode], config: ModelConfig) -> list[Episode]:
+    """This rank's share of the episodes of all ranks, such that everybody has about the same to compute."""
+    if world_size() == 1:
+        return episodes
+    everybody = sorted(gather_object(episodes), key=lambda episode: episode.id)
+    shares = even_shares([document_cost(len(e.tokens), config) for e in everybody], world_size())
+    return [everybody[i] for i in sorted(shares[PartialState().process_index])]
 
 
-def held_out_accuracy(
-    rollout: Rollout, problems: list[Problem], arguments: GRPOArguments, step: int, label: str
-) -> float:
-    """The share of held-out problems that one sampled reply gets right; the mean over all ranks."""
-    share = share_of_rank(len(problems))
-    mine = problems[share.start : share.stop]
-    episodes, _ = rollout(
-        mine, 1, arguments.temperature, HELD_OUT_STEPS + step, progress=label, first_group=share.start
-    )
+def held_out_accuracy(rollout: Rollout, problems: list[Problem], temperature: float, step: int, progress: str) -> float:
+    """The share of held-out problems that one sampled reply gets right, on all ranks."""
+    at = HELD_OUT_STEPS + step
+    episodes, _ = rollout(problems, 1, temperature, at, progress, shared_groups(len(problems), at, rollout.arguments))
     return reduce_over_ranks([sum(episode.correct for episode in episodes)])[0] / len(problems)
+
+
+def shared_groups(count: int, step: int, arguments: RolloutArguments) -> Iterable[int]:
+    """The numbers of the groups that this rank samples. Whole groups go to each, numbered as if there were one rank: an
+    advantage never waits for another. In deterministic mode a fixed share; else whoever has room takes the next."""
+    state = PartialState()
+    if arguments.deterministic or state.num_processes == 1:
+        return range(*(count * rank // state.num_processes for rank in (state.process_index, state.process_index + 1)))
+    return claimed(f"groups of {step}", count)
 
 
 def train(arguments: GRPOArguments) -> Path:
@@ -382,8 +393,9 @@ def train(arguments: GRPOArguments) -> Path:
     set_seed(arguments.seed)
     with user_input():
         last = arguments.resume_from()
-        policy = Policy(str(last or arguments.model), arguments.learning_rate, recompute=arguments.recompute)
-        reference = load_reference(arguments.model) if arguments.kl > 0 else None
+        more = {"recompute": arguments.recompute, "replicas": arguments.replicas}
+        policy = Policy(str(last or arguments.model), arguments.learning_rate, **more)
+        reference = load_reference(arguments.model, arguments.replicas) if arguments.kl > 0 else None
         check_prompts(pool + held_out, policy.bundle, arguments.prompt_style, arguments.model)
     run = Run(arguments.out, arguments, arguments.report_to, room=2 * policy.checkpoint_bytes)
     bag, before = Bag(pool, arguments.seed), run.restored
@@ -393,50 +405,55 @@ def train(arguments: GRPOArguments) -> Path:
     best, program_cpu = before.get("best", -1.0), before.get("program_cpu", 0.0)
     began = time.perf_counter() - before.get("seconds", 0.0)
     cpu_began = time.process_time() - before.get("cpu", 0.0)
-    share = share_of_rank(arguments.prompts_per_step)
 
     def save(step: int, bag_state: dict[str, Any]) -> Path:
         times = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu_began}
         more = {"best": best, "program_cpu": program_cpu, "bag": bag_state}
         return run.save(step, policy.bundle, policy.save, **times, **more)
 
-    folder = run.folder / "checkpoint"
+    folder, saving = run.folder / "checkpoint", 0.0  # seconds of the checkpoint that came before a step
     with arguments.executor() as executor, SIGNALS.waiting():
         rollout = Rollout(policy.bundle, executor, arguments, arguments.seed)
         policy.bundle.config.prompt_style = rollout.style  # the checkpoint remembers it
         for step in range(before["step"], arguments.steps):
             started, bag_state = time.perf_counter(), bag.state()
-            drawn = bag.take(arguments.prompts_per_step)[share.start : share.stop]
+            drawn = bag.take(arguments.prompts_per_step)
             label = f"step {step + 1}/{arguments.steps}" if run.main else ""
+            groups = shared_groups(len(drawn), step, arguments)
             sampled = SIGNALS.interruptible(
-                lambda drawn=drawn, step=step, label=label: rollout(
-                    drawn, arguments.group_size, arguments.temperature, step, label, share.start
+                lambda drawn=drawn, step=step, label=label, groups=groups: rollout(
+                    drawn, arguments.group_size, arguments.temperature, step, label, groups
                 )
             )
             if number := stop_requested():  # until now nothing of this step counts
                 save(step, bag_state)
                 raise Stopped(number)
             episodes, stats = sampled
-            live = judge(episodes, arguments, step)
+            live = balanced(judge(episodes, arguments, step), policy.model.config)
             updating = time.perf_counter()
             metrics = update(policy, live, arguments, step, reference)
+            syncing = time.perf_counter()
             policy.sync()
             ended = time.perf_counter()
             records = [episode.record(policy.bundle.tokenizer) for episode in episodes]
             everybody = gather_object(episodes) if state.num_processes > 1 else episodes
-            records = gather_object(records) if state.num_processes > 1 else records
-            stats = over_ranks(stats)
+            if state.num_processes > 1:
+                records = sorted(gather_object(records), key=lambda record: record["id"])
+            stats, idle = over_ranks(stats)
             program_cpu += stats.program_cpu_seconds
             used = [episode for episode in everybody if episode.advantage != 0]
             useful_tokens = sum(int(episode.sampled.sum()) for episode in used)
             metrics = {**measure(everybody), "live": len(used) / len(everybody), **metrics}
-            metrics |= {**dataclasses.asdict(stats), **stats.rates(useful_tokens)}
+            metrics |= {**dataclasses.asdict(stats), **stats.rates(useful_tokens), "rank_idle": idle}
             metrics |= {
                 "seconds/rollout": updating - started,
-                "seconds/update": ended - updating,
+                "seconds/update": syncing - updating,
+                "seconds/sync": ended - syncing,
+                "seconds/checkpoint": saving,
                 "seconds/total": ended - began,
                 "seconds/cpu": reduce_over_ranks([time.process_time() - cpu_began])[0] + program_cpu,
             }
+            saving = 0.0
             due = step + 1 == arguments.steps or (arguments.save_every and (step + 1) % arguments.save_every == 0)
             if due and held_out:
                 metrics["held_out"] = held_out_accuracy(
@@ -449,7 +466,9 @@ def train(arguments: GRPOArguments) -> Path:
             if due:
                 better = metrics.get("held_out", -1.0) > best
                 best = max(best, metrics.get("held_out", -1.0))
+                saved = time.perf_counter()
                 save(step + 1, bag.state())
+                saving = time.perf_counter() - saved
                 if better and run.main:
                     run.checkpoints.mark_best(step + 1)
     if run.main:

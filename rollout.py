@@ -14,7 +14,9 @@ answered once with a note.
 """
 
 import dataclasses
+import operator
 import time
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Literal
 
@@ -376,31 +378,41 @@ class Rollout:
         temperature: float = 1.0,
         step: int = 0,
         progress: str = "",
-        first_group: int = 0,
+        groups: Iterable[int] | None = None,
         top_p: float = 1.0,
     ) -> tuple[list[Episode], RolloutStats]:
         """`samples` episodes per problem, in the order of the problems. What is sampled depends on seed, step and the
-        episode's number alone; numbers go on from `first_group`, which is where a rank's share of the problems starts.
-        `progress`: the label of a progress bar, none if empty. `top_p`: for evaluation, see sampling.sample."""
+        episode's number alone. `groups`: the numbers of the problems that are sampled here, all if None; they may come
+        one by one, and if not deterministic, are asked for when there is room. `progress`: the label of a progress bar,
+        none if empty. `top_p`: for evaluation, see sampling.sample."""
         stats, started = RolloutStats(), time.perf_counter()
         prompts = [prompt_tokens(self.tokenizer, problem.question, self.style) for problem in problems]
-        context, total = self.bundle.model.config.max_positions, len(problems) * samples
+        coming = range(len(problems)) if groups is None else groups
+        context, total = self.bundle.model.config.max_positions, samples * operator.length_hint(coming, len(problems))
         longest = max((len(prompt) for prompt in prompts if len(prompt) < context), default=0)
         generator = self._generator(min(context, longest + self.arguments.max_reply_tokens), total)
         generator.restart(temperature, top_p, stats)
         live: dict[Sequence, InFlight] = {}
         waiting: list[InFlight] = []  # for their programs
         done: list[Episode] = []
-        for group, (problem, prompt) in enumerate(zip(problems, prompts, strict=True), first_group):
+        coming = iter(coming)
+
+        def admit() -> bool:
+            """Takes the next group; False if there is none."""
+            if (group := next(coming, None)) is None:
+                return False
+            problem, prompt = problems[group], prompts[group]
             for id in range(group * samples, (group + 1) * samples):
                 flight = InFlight(id, group, problem, Protocol(self.arguments.max_code_runs), None)
                 if len(prompt) >= context:
                     flight.turns.append(Turn(len(prompt), len(prompt)))
                     done.append(flight.episode(step, "prompt_too_long", self.executor, torch.tensor(prompt)))
+                    bar.update()
                     continue
                 key = sampling_key(self.seed, step, id)
                 flight.sequence = generator.add(prompt, key, self.arguments.max_reply_tokens, group)
                 live[flight.sequence] = flight
+            return True
 
         def act(flight: InFlight, action: Action) -> None:
             if action.kind == "run":
@@ -419,8 +431,13 @@ class Rollout:
                 del live[flight.sequence]
                 bar.update()
 
-        with tqdm(total=total, initial=len(done), desc=progress, disable=not progress, leave=False) as bar:
-            while generator.busy or waiting:
+        more = True
+        with tqdm(total=total, desc=progress, disable=not progress, leave=False) as bar:
+            while True:
+                while more and (self.arguments.deterministic or len(live) < generator.slots):
+                    more = admit()
+                if not generator.busy and not waiting:
+                    break
                 for sequence in generator.step():
                     flight, tokens = live[sequence], generator.turn_tokens(sequence)
                     text = self.tokenizer.decode(tokens, skip_special_tokens=True)

@@ -26,9 +26,9 @@ from tqdm import tqdm
 import teacher
 from cli import (
     SIGNALS,
-    CheckpointArguments,
     Run,
     Stopped,
+    TrainingArguments,
     UserError,
     check_arguments,
     parse_arguments,
@@ -51,7 +51,7 @@ from training import (
 
 
 @dataclasses.dataclass
-class SFTArguments(CheckpointArguments):
+class SFTArguments(TrainingArguments):
     """The defaults are those of the embedded model; runs/ holds those for Qwen2.5."""
 
     model: str = dataclasses.field(default="assets/tiny", metadata={"help": "folder or hub name to start from"})
@@ -66,10 +66,6 @@ class SFTArguments(CheckpointArguments):
     warmup: int = dataclasses.field(default=30, metadata={"help": "updates of linear warm-up"})
     weight_decay: float = dataclasses.field(default=0.01, metadata={"help": "on matrices"})
     max_grad_norm: float = dataclasses.field(default=1.0, metadata={"help": "gradients are clipped to this norm"})
-    micro_batch_tokens: int = dataclasses.field(default=16384, metadata={"help": "tokens per forward pass and rank"})
-    recompute: bool = dataclasses.field(
-        default=False, metadata={"help": "activation checkpointing: less memory, a third more work"}
-    )
     max_length: int = dataclasses.field(default=512, metadata={"help": "longer trajectories are dropped, and counted"})
     max_observation_tokens: int = dataclasses.field(
         default=96, metadata={"help": "longer output is cut, as in rollouts"}
@@ -123,7 +119,7 @@ def train(arguments: SFTArguments) -> Path:
             teacher.check_tasks(names)
         last = arguments.resume_from()
         rate, decay = arguments.learning_rate, arguments.weight_decay
-        policy = Policy(str(last or arguments.model), rate, decay, arguments.recompute)
+        policy = Policy(str(last or arguments.model), rate, decay, arguments.recompute, arguments.replicas)
         bundle = policy.bundle
         style = bundle.config.prompt_style = choose_style(arguments.prompt_style, bundle)  # the checkpoint remembers it
     limit = min(arguments.max_length, bundle.model.config.max_positions)

@@ -8,7 +8,7 @@ micro-batches and ranks only add up.
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ import torch.distributed.checkpoint as dcp
 import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor
+from torch.distributed import init_device_mesh
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -24,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from checkpoint import load_bundle
 from cli import SIGNALS, UserError
-from model import Decoder, PackedAttention, packed_positions
+from model import Decoder, ModelConfig, PackedAttention, packed_positions
 
 THREADS_CHOSEN = "OMP_NUM_THREADS" in os.environ  # by the user; below, libraries set it too
 TRAINED = ("model", "optimizer")
@@ -69,22 +70,34 @@ def stop_requested() -> int:
     return int(reduce_over_ranks([SIGNALS.number], dist.ReduceOp.MAX)[0])
 
 
-def shard(model: Decoder) -> Decoder:
+def claimed(name: str, count: int) -> Iterator[int]:
+    """Numbers below `count`, each of which goes to the rank that asks first, by a counter called `name` that all ranks
+    share."""
+    store = dist.PrefixStore("claimed", dist.distributed_c10d._get_default_store())
+    while (number := store.add(name, 1) - 1) < count:
+        yield number
+
+
+def shard(model: Decoder, replicas: int = 1) -> Decoder:
     """Wraps the model from outside with FSDP2: layer by layer, fp32 master weights, bf16 compute on GPUs.
 
     One process on a CPU stays as it is. Gradients are summed over ranks, not averaged: the loss carries its global
-    denominator already.
+    denominator already. With `replicas` (HSDP), each group of neighbouring ranks, such as a node's, holds all shards.
     """
     state = PartialState()
+    if state.num_processes % replicas:
+        raise UserError(f"--replicas {replicas} does not divide the number of processes, {state.num_processes}")
     if state.num_processes == 1 and state.device.type == "cpu":
         return model
     dtype = torch.bfloat16 if state.device.type == "cuda" else None
     if not dist.is_initialized():  # one GPU without torchrun: FSDP wants a group, also of one
         dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
+    shape = (replicas, state.num_processes // replicas)
+    mesh = init_device_mesh(state.device.type, shape, mesh_dim_names=("replicate", "shard")) if replicas > 1 else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     # The embedding goes by itself where it is not the output too: both at once would be the largest part to gather.
     for module in (*model.layers, *([] if model.config.tied else [model.embed_tokens]), model):
-        fully_shard(module, mp_policy=policy)
+        fully_shard(module, mesh=mesh, mp_policy=policy)
         module.set_gradient_divide_factor(1.0)
         if state.device.type == "cpu":  # gloo has no reduction with a factor
             module.set_force_sum_reduction_for_comms(True)
@@ -111,11 +124,18 @@ class Policy:
     whole, in bf16 on GPUs; `sync` brings it up to date.
     """
 
-    def __init__(self, name: str, learning_rate: float, weight_decay: float = 0.0, recompute: bool = False):
-        device = PartialState().device
+    def __init__(
+        self,
+        name: str,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        recompute: bool = False,
+        replicas: int = 1,
+    ):
+        device, self.replicas = PartialState().device, replicas
         self.bundle = load_bundle(name, torch.float32, device)
         fit_threads(self.bundle.model)
-        self.model = shard(self.bundle.model).requires_grad_(True)
+        self.model = shard(self.bundle.model, replicas).requires_grad_(True)
         self.model.recompute = recompute
         self.sharded = isinstance(self.model.norm.weight, DTensor)
         if self.sharded:
@@ -171,14 +191,16 @@ class Policy:
         trained, copied = bit_sums(self.model.parameters(), dtype), bit_sums(copies.values(), dtype)
         if world_size() > 1:
             dist.all_reduce(trained)
+            trained //= self.replicas
         if differing := [name for name, ok in zip(copies, trained == copied, strict=True) if not ok]:
             raise RuntimeError(f"the copy that generates is not what was trained: {', '.join(differing)}")
 
 
-def load_reference(name: str) -> Decoder:
+def load_reference(name: str, replicas: int = 1) -> Decoder:
     """A model that only scores, in the dtype in which the other one computes; sharded too."""
     device = PartialState().device
-    return shard(load_bundle(name, torch.bfloat16 if device.type == "cuda" else torch.float32, device).model)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return shard(load_bundle(name, dtype, device).model, replicas)
 
 
 def learning_rate_at(step: int, total: int, peak: float, warmup: int, schedule: str) -> float:
@@ -218,9 +240,31 @@ class Packed:
         self.attend = PackedAttention(lengths, device)
 
 
+def document_cost(length: int, config: ModelConfig) -> float:
+    """What a document of this many tokens costs in passes of a model, in tokens; attention makes long ones dearer."""
+    layer = config.hidden_size * (config.num_heads + config.num_kv_heads) * config.head_dim * 2
+    weights = config.num_layers * (layer + 3 * config.hidden_size * config.intermediate_size)
+    weights += config.vocab_size * config.hidden_size
+    # Two operations a weight, and four for each of the numbers in a query's heads and each of the positions before it.
+    return length * (1 + config.num_layers * config.num_heads * config.head_dim * length / weights)
+
+
+def even_shares(costs: Sequence[float], shares: int) -> list[list[int]]:
+    """Indices in so many shares of about equal cost: the dearest first, each to the share that has least so far (LPT,
+    Graham, 1969)."""
+    found: list[list[int]] = [[] for _ in range(shares)]
+    sums = [0.0] * shares
+    for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        least = sums.index(min(sums))
+        found[least].append(i)
+        sums[least] += costs[i]
+    return found
+
+
 def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of documents in bins of at most `budget` tokens (a longer document has a bin to itself); the longest go
-    first, each into the first bin that has room. Every rank gets the same number of bins, if need be empty ones."""
+    first, each into the first bin that has room. Every rank gets the same number of bins, if need be empty ones. Where
+    the documents fit into so many bins of even size too, they are spread evenly: ranks wait for each other in each."""
     bins: list[list[int]] = []
     room: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -235,6 +279,9 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     count = torch.tensor(len(bins), device=PartialState().device)
     if world_size() > 1:
         dist.all_reduce(count, dist.ReduceOp.MAX)
+    even = even_shares(lengths, int(count))
+    if all(sum(lengths[i] for i in part) <= budget for part in even):
+        return even
     return bins + [[] for _ in range(int(count) - len(bins))]
 
 

@@ -54,8 +54,8 @@ def episodes() -> list[Episode]:
 class Watched(Policy):
     """A policy that takes steps of plain SGD, so that weights tell of gradients, and keeps every gradient."""
 
-    def __init__(self, name: str, recompute: bool = False):
-        super().__init__(name, 0.0, recompute=recompute)
+    def __init__(self, name: str, **more):
+        super().__init__(name, 0.0, **more)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0)
         self.gradients: list[dict[str, Tensor]] = []
 
@@ -69,9 +69,9 @@ class Watched(Policy):
         return {"figures": figures, "gradients": self.gradients, "weights": weights}
 
 
-def supervised(model: str, mine: list[tuple[Tensor, Tensor]], recompute: bool = False) -> dict:
+def supervised(model: str, mine: list[tuple[Tensor, Tensor]], **more) -> dict:
     """One update as in sft.py, in micro-batches so small that ranks have different numbers of them."""
-    policy, nll = Watched(model, recompute), torch.zeros(())
+    policy, nll = Watched(model, **more), torch.zeros(())
 
     def loss(_, owner, log_probs, entropy):
         nll.sub_(log_probs.detach().sum())
@@ -89,7 +89,8 @@ def reinforced(model: str, mine: list[Episode], **more) -> dict:
         for parameter in reference.parameters():
             parameter.mul_(1.01)
     arguments = GRPOArguments(learning_rate=0.1, micro_batch_tokens=64, kl=0.1, **more)
-    return policy.result(**update(policy, mine, arguments, 0, reference))
+    figures = update(policy, mine, arguments, 0, reference)
+    return policy.result(**{name: value for name, value in figures.items() if not name.startswith("seconds")})
 
 
 def skipped(model: str) -> str:
@@ -124,6 +125,7 @@ def scripts(folder: Path, out: Path) -> None:
     settings = coin_settings(folder)
     grpo.train(GRPOArguments(out=str(out / "grpo"), steps=2, **settings))
     grpo.train(GRPOArguments(out=str(out / "resumed"), steps=2, resume=True, **settings))
+    grpo.train(GRPOArguments(out=str(out / "claimed"), steps=2, deterministic=False, slots=8, **settings))
     grpo.train(GRPOArguments(out=str(out / "shuffled"), steps=1, shuffle_rewards=True, **settings))
 
 
@@ -136,6 +138,7 @@ def work(folder: Path, out: Path) -> None:
     results = {
         "supervised": supervised(model, documents()[rank::ranks]),
         "recomputed": supervised(model, documents()[rank::ranks], recompute=True),
+        "replicated": supervised(model, documents()[rank::ranks], replicas=ranks),
         "one update": reinforced(model, mine, updates_per_step=1),
         "three updates": reinforced(model, mine, updates_per_step=3),
         "mean per episode": reinforced(model, mine, aggregation="sequence"),

@@ -21,7 +21,7 @@ import tasks
 from checkpoint import save_bundle
 from cli import ROOT
 
-UPDATES = ("supervised", "recomputed", "one update", "three updates", "mean per episode", "one busy rank")
+UPDATES = ("supervised", "recomputed", "replicated", "one update", "three updates", "mean per episode", "one busy rank")
 
 
 @pytest.fixture(scope="module")
@@ -106,21 +106,22 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("script", ["grpo", "resumed", "shuffled"])
+@pytest.mark.parametrize("script", ["grpo", "resumed", "claimed", "shuffled"])
 def test_the_same_episodes(script, alone, together):
     """Episodes numbered or seeded per rank: another number of GPUs is another experiment. The second step is sampled by
-    weights that the first has changed; also where one process has done the first, and several go on."""
+    weights that the first has changed; also where one process has done the first, and several go on, and where
+    the ranks take groups as they have room."""
     one, many = (lines(out / script / "episodes.jsonl") for out in (alone, together))
     assert many == one
     assert any(e["advantage"] for e in one) and any(e["code_runs"] for e in one)
 
 
-@pytest.mark.parametrize("script", ["sft", "grpo", "resumed", "shuffled"])
+@pytest.mark.parametrize("script", ["sft", "grpo", "resumed", "claimed", "shuffled"])
 def test_the_same_run(script, alone, together):
     """Metrics of the first rank alone, or weights that were gathered from the wrong one."""
     skip = (
         "seconds", "tool_wait", "program_", "passes", "busy_passes", "slots_busy", "prefill", "decode", "roofline",
-        "tokens_per", "useful",
+        "tokens_per", "useful", "rank_idle",
     )  # fmt: skip
     for one, many in zip(*(lines(out / script / "metrics.jsonl") for out in (alone, together)), strict=True):
         assert one.keys() == many.keys()

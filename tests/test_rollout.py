@@ -389,7 +389,7 @@ def test_a_rank_samples_what_one_process_would(executor):
     drawn = problems("gcd", "dev", 4)
     rollout = Rollout(bundle, executor, RolloutArguments(max_reply_tokens=24), seed=3)
     everything, _ = rollout(drawn, samples=2, step=5)
-    share, _ = rollout(drawn[2:], samples=2, step=5, first_group=2)
+    share, _ = rollout(drawn, samples=2, step=5, groups=range(2, 4))
     for a, b in zip(everything[4:], share, strict=True):
         assert (a.id, a.group) == (b.id, b.group)
         assert torch.equal(a.tokens, b.tokens)

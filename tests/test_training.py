@@ -23,9 +23,20 @@ from cli import ROOT, Run, UserError, parse_arguments, run_main, user_input
 from evaluate import EvaluateArguments
 from executor import SandboxError
 from grpo import GRPOArguments
-from model import Decoder, PackedAttention, packed_positions
+from model import Decoder, ModelConfig, PackedAttention, packed_positions
 from sft import SFTArguments
-from training import Packed, Policy, backward, learning_rate_at, log_probs_of, micro_batches, score, score_packed
+from training import (
+    Packed,
+    Policy,
+    backward,
+    document_cost,
+    even_shares,
+    learning_rate_at,
+    log_probs_of,
+    micro_batches,
+    score,
+    score_packed,
+)
 
 VOCAB, END = 101, 3
 
@@ -245,6 +256,26 @@ def test_micro_batches_hold_every_document_once_within_the_budget(lengths, budge
     assert all(members for members in bins)
     for members in bins:
         assert len(members) == 1 or sum(lengths[i] for i in members) <= budget
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(0.1, 100), max_size=30), st.integers(1, 5))
+def test_shares_are_even(costs, count):
+    """The slowest rank decides how long an update takes; one that is forgotten trains on nothing."""
+    shares = even_shares(costs, count)
+    assert len(shares) == count and sorted(i for share in shares for i in share) == list(range(len(costs)))
+    sums = [sum(costs[i] for i in share) for share in shares]
+    assert max(sums) - min(sums) <= max(costs, default=0) + 1e-6
+
+
+def test_what_a_document_costs():
+    """Counted as in the forward pass: two operations a weight and token, four a number and position before it."""
+    config = ModelConfig.from_hf(hf_config("qwen2"))
+    model = Decoder(config)
+    weights = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    n, width = 50, config.num_heads * config.head_dim
+    operations = 2 * n * weights + config.num_layers * sum(4 * width * position for position in range(n))
+    assert document_cost(n, config) == pytest.approx(operations / (2 * weights), rel=0.01)
 
 
 # --------------------------------------------------------------------------------------------------------------------
