@@ -148,7 +148,8 @@ def work(folder: Path, out: Path) -> None:
     }
     if state.is_main_process:
         torch.save(results, out / "results.pt")
-    scripts(folder, out)
+    if ranks < 3:  # what three would add to two is in the updates
+        scripts(folder, out)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,17 +57,27 @@ def begun(folder) -> Path:
     return folder / "begun"
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def together(request, folder, begun) -> Path:
+@cache
+def launch(folder: Path, begun: Path, processes: int) -> Path:
     """What that many processes made of the same work; a rank that waits for ever is stopped."""
-    out = folder / str(request.param)
+    out = folder / str(processes)
     shutil.copytree(begun, out / "resumed", symlinks=True)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(request.param)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [*launch, str(Path(ranks.__file__)), str(folder), str(out)]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def together(request, folder, begun) -> Path:
+    return launch(folder, begun, request.param)
+
+
+@pytest.fixture(scope="module")
+def two(folder, begun) -> Path:
+    return launch(folder, begun, 2)
 
 
 def norm_of_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -107,26 +118,26 @@ def lines(path: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("script", ["grpo", "resumed", "claimed", "shuffled"])
-def test_the_same_episodes(script, alone, together):
+def test_the_same_episodes(script, alone, two):
     """Episodes numbered or seeded per rank: another number of GPUs is another experiment. The second step is sampled by
     weights that the first has changed; also where one process has done the first, and several go on, and where
     the ranks take groups as they have room."""
-    one, many = (lines(out / script / "episodes.jsonl") for out in (alone, together))
+    one, many = (lines(out / script / "episodes.jsonl") for out in (alone, two))
     assert many == one
     assert any(e["advantage"] for e in one) and any(e["code_runs"] for e in one)
 
 
 @pytest.mark.parametrize("script", ["sft", "grpo", "resumed", "claimed", "shuffled"])
-def test_the_same_run(script, alone, together):
+def test_the_same_run(script, alone, two):
     """Metrics of the first rank alone, or weights that were gathered from the wrong one."""
     skip = (
         "seconds", "tool_wait", "program_", "passes", "busy_passes", "slots_busy", "prefill", "decode", "roofline",
         "tokens_per", "useful", "rank_idle",
     )  # fmt: skip
-    for one, many in zip(*(lines(out / script / "metrics.jsonl") for out in (alone, together)), strict=True):
+    for one, many in zip(*(lines(out / script / "metrics.jsonl") for out in (alone, two)), strict=True):
         assert one.keys() == many.keys()
         for name in one:
             if not name.startswith(skip):
                 assert many[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), name
-    one, many = (load_file(out / script / "checkpoint/model.safetensors") for out in (alone, together))
+    one, many = (load_file(out / script / "checkpoint/model.safetensors") for out in (alone, two))
     assert norm_of_difference(many, one) < 1e-4

@@ -174,7 +174,9 @@ def again(trained: Path, out: Path, **more) -> Path:
 def test_a_run_leaves_everything_behind(trained):
     """A run whose data, settings or figures are missing cannot be looked into, nor repeated."""
     names = {path.name for path in trained.iterdir()}
-    assert names == {"config.yaml", "revision.txt", "metrics.jsonl", "trajectories.jsonl", "checkpoint"}
+    assert names == {
+        *("config.yaml", "revision.txt", "metrics.jsonl", "trajectories.jsonl", "checkpoint", "checkpoints")
+    }
     assert len(load_trajectories(str(trained / "trajectories.jsonl"))) == 64
     lines = metrics(trained)
     assert [line["step"] for line in lines] == list(range(8))

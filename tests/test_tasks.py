@@ -258,12 +258,11 @@ def test_problems_are_the_same_in_every_process():
         "import json; from tests.test_tasks import same_everywhere; print(json.dumps(same_everywhere(reverse=True)))"
     )
     here = same_everywhere()
-    for seed in ("0", "1"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed}
-        command = [sys.executable, "-c", script]
-        output = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True).stdout
-        there = json.loads(output)
-        assert [name for name in here if json.dumps(here[name]) != json.dumps(there[name])] == []
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}  # here it is another one, drawn at random
+    command = [sys.executable, "-c", script]
+    output = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True).stdout
+    there = json.loads(output)
+    assert [name for name in here if json.dumps(here[name]) != json.dumps(there[name])] == []
 
 
 def test_index_ranges_are_apart():
