@@ -456,9 +456,8 @@ def train(arguments: GRPOArguments) -> Path:
             saving = 0.0
             due = step + 1 == arguments.steps or (arguments.save_every and (step + 1) % arguments.save_every == 0)
             if due and held_out:
-                metrics["held_out"] = held_out_accuracy(
-                    rollout, held_out, arguments, step, f"{label}, held out" if label else ""
-                )
+                progress = f"{label}, held out" if label else ""
+                metrics["held_out"] = held_out_accuracy(rollout, held_out, arguments.temperature, step, progress)
             run.log(step, metrics)
             if run.main:
                 run.append("episodes.jsonl", records)
