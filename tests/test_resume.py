@@ -31,7 +31,7 @@ from curriculum import Bag
 from rollout import Rollout
 from suites.base import Problem
 
-STEPS = 4
+STEPS = 3
 TIMES = ("seconds", "tool_wait", "program_", "prefill_s", "decode", "roofline", "tokens_per", "useful", "prefill_share")
 
 
@@ -46,7 +46,7 @@ def coins():
 def flags(warm: str, out: Path, *more: str) -> list[str]:
     return [
         "--model", warm, "--out", str(out), "--tasks", "coin", "--problems_per_task", "6", "--steps", str(STEPS),
-        "--prompts_per_step", "4", "--group_size", "4", "--max_reply_tokens", "60", "--learning_rate", "2e-4",
+        "--prompts_per_step", "3", "--group_size", "4", "--max_reply_tokens", "60", "--learning_rate", "2e-4",
         "--save_every", "1", "--held_out_problems", "2", *more,
     ]  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_a_run_that_is_stopped_saves_and_goes_on(where, whole, warm, tmp_path, m
 
     with monkeypatch.context() as patch:
         if where == "rollout":
-            patch.setattr(Rollout, "on_step", stop_at(60, Rollout.on_step))
+            patch.setattr(Rollout, "on_step", stop_at(40, Rollout.on_step))
         elif where == "save":
             patch.setattr(checkpoint, "write_bundle", stop_at(2, checkpoint.write_bundle))
         else:
@@ -169,7 +169,7 @@ def test_a_finished_run_can_be_made_longer(warm, whole, tmp_path, capsys):
     grpo.main(flags(warm, out, "--steps", "2"))
     grpo.main(flags(warm, out, "--resume"))
     same_run(out, whole)
-    assert "goes on after step 2, with steps 4 (was 2)" in capsys.readouterr().out
+    assert "goes on after step 2, with steps 3 (was 2)" in capsys.readouterr().out
     grpo.main(flags(warm, out, "--resume"))  # nothing is left to do
     same_run(out, whole)
 
