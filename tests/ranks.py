@@ -125,8 +125,8 @@ def scripts(folder: Path, out: Path) -> None:
     settings = coin_settings(folder)
     grpo.train(GRPOArguments(out=str(out / "grpo"), steps=2, **settings))
     grpo.train(GRPOArguments(out=str(out / "resumed"), steps=2, resume=True, **settings))
-    grpo.train(GRPOArguments(out=str(out / "claimed"), steps=2, deterministic=False, slots=8, **settings))
-    grpo.train(GRPOArguments(out=str(out / "shuffled"), steps=1, shuffle_rewards=True, **settings))
+    more = {"deterministic": False, "slots": 8, "shuffle_rewards": True}
+    grpo.train(GRPOArguments(out=str(out / "claimed"), steps=2, **more, **settings))
 
 
 def work(folder: Path, out: Path) -> None:
