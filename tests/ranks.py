@@ -126,7 +126,7 @@ def scripts(folder: Path, out: Path) -> None:
     grpo.train(GRPOArguments(out=str(out / "grpo"), steps=2, **settings))
     grpo.train(GRPOArguments(out=str(out / "resumed"), steps=2, resume=True, **settings))
     more = {"deterministic": False, "slots": 8, "shuffle_rewards": True}
-    grpo.train(GRPOArguments(out=str(out / "claimed"), steps=2, **more, **settings))
+    grpo.train(GRPOArguments(out=str(out / "claimed"), steps=1, **more, **settings))
 
 
 def work(folder: Path, out: Path) -> None:

@@ -1,6 +1,7 @@
 """The generator against a naive loop of full forward passes."""
 
 import copy
+import os
 import random
 
 import numpy as np
@@ -17,6 +18,9 @@ from throughput import GeneratorStats
 VOCAB, END, WATCHED = 101, 3, (5, 6, 7)
 
 # "replayed": what a GPU does, as far as a CPU can: passes of fixed shape, several of them between two looks.
+# Of the test that loses no slot. It passes with 10,000, too.
+EPISODES = int(os.environ.get("EPISODES", "2000"))
+
 REPLAYED = {"capture": lambda function: function, "passes": 3}
 BACKENDS = {"eager": ("cpu", {}), "replayed": ("cpu", REPLAYED), "cuda": ("cuda", {})}
 on_every_backend = pytest.mark.parametrize(
@@ -313,8 +317,8 @@ def test_recorded_passes_follow_what_they_were_recorded_with(tiny):
     assert len(recorded) == 4 * first
 
 
-@pytest.mark.parametrize("backend, episodes", [("eager", 10_000), ("replayed", 2_000)])
-def test_no_slot_is_lost_over_ten_thousand_episodes(backend, episodes):
+@pytest.mark.parametrize("backend, episodes", [("eager", EPISODES), ("replayed", EPISODES // 5)])
+def test_no_slot_is_lost_over_many_episodes(backend, episodes):
     """Whatever ends a sequence, and whenever: while it waits, prefills, decodes or is parked, alone or as the one whose
     prompt its group waits for. A slot that is lost, or held twice, shows only after hours."""
     config = hf_config("qwen2")

@@ -14,7 +14,7 @@ from suites.parsers import unwrap
 from tests import gym_cases
 
 # How many problems of each data set: all the acceptance asks for, where the time of a usual run does not matter.
-PROBLEMS = int(os.environ.get("GYM_PROBLEMS", "6"))
+PROBLEMS = int(os.environ.get("GYM_PROBLEMS", "4"))
 TASKS = {task.name: task for task in gym.TASKS}
 CASES = {
     name: case

@@ -305,7 +305,7 @@ def test_watched_tokens_hold_every_marker():
 
 
 # Of the test in which everything goes wrong; 10,000 take minutes.
-EPISODES = int(os.environ.get("EPISODES", "1000"))
+EPISODES = int(os.environ.get("EPISODES", "400"))
 
 
 class SlowExecutor:

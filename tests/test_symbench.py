@@ -19,7 +19,7 @@ from suites.stored import MissingDataError
 from tests import symbench_cases
 
 # How many problems of each puzzle: all the acceptance asks for, where the time of a usual run does not matter.
-PROBLEMS = int(os.environ.get("SYMBENCH_PROBLEMS", "20"))
+PROBLEMS = int(os.environ.get("SYMBENCH_PROBLEMS", "12"))
 TASKS = {task.name: task for task in symbench.TASKS}
 CASES = {
     name: case
