@@ -42,9 +42,10 @@ from curriculum import Bag
 from executor import check_sandbox
 from model import Decoder, ModelConfig
 from plan import CARDS, planned
-from rollout import Episode, Rollout, RolloutArguments, RolloutStats, check_prompts
+from rollout import Episode, Rollout, RolloutArguments, check_prompts
 from suites.base import Problem
 from tasks import MANY_TURNS, draw_problems, reward
+from throughput import RolloutStats
 from training import (
     SCHEDULES,
     Policy,

@@ -31,7 +31,7 @@ from sampling import sampling_key
 from slots import FREE_SHARE, affordable_slots, free_memory, slot_bytes
 from suites.base import Problem
 from tasks import PYTHON_FENCES, answers, is_right, reward, spans
-from throughput import GeneratorStats
+from throughput import RolloutStats
 
 ANSWER_FORMAT = "Give the final answer as <<<answer>>>, outside of any code."
 CODE_FORMAT = (
@@ -302,32 +302,6 @@ def first_event(text: str) -> tuple[Literal["answer", "code"], str] | None:
 
 # --------------------------------------------------------------------------------------------------------------------
 # the loop
-
-
-@dataclasses.dataclass
-class RolloutStats(GeneratorStats):
-    """What a rollout cost. Seconds are wall time."""
-
-    seconds: float = 0.0
-    tool_wait_seconds: float = 0.0  # nothing to generate, waiting for programs
-    programs: int = 0
-    program_seconds: float = 0.0  # sum over programs, most of it in parallel with generation
-    program_cpu_seconds: float = 0.0
-    program_queue_seconds: float = 0.0
-    sandbox_errors: int = 0
-
-    def rates(self, useful_tokens: int) -> dict[str, float]:
-        """How fast it was, and where the time went. `useful_tokens`: sampled tokens of the episodes that count."""
-        generating = self.prefill_seconds + self.decode_seconds
-        parts = {
-            "tokens_per_second": (self.sampled_tokens, self.seconds),
-            "useful_tokens_per_second": (useful_tokens, self.seconds),
-            "slots_busy": (self.busy_passes, self.passes),
-            "tool_wait_share": (self.tool_wait_seconds, self.seconds),
-            "prefill_share": (self.prefill_seconds, generating),
-            "roofline_share": (self.roofline_seconds, generating),
-        }
-        return {name: part / whole if whole else 0.0 for name, (part, whole) in parts.items()}
 
 
 @dataclasses.dataclass(eq=False)

@@ -71,6 +71,7 @@ class Puzzle(Task):
             raise ValueError(f"{self.name} has the levels 0 to {len(self.levels) - 1}, no {level}")
         puzzle = copy.copy(self)
         puzzle.name, puzzle.levels = f"{self.name}@{level}", [self.levels[level]]
+        puzzle.few = True  # light_puzzles@0 has 192 different questions: dev and test would hold out nearly all
         return puzzle
 
     def problem(self, index: int) -> Problem:
