@@ -199,6 +199,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(warm, tmp_path, monkeypatch):
     load_bundle(str(out / "checkpoint"))
     grpo.main(flags(warm, out, "--resume", "--steps", "2"))
     assert (out / "checkpoint").resolve().name == "step-000002"
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [0, 1]  # what was logged before the save that failed is taken back
 
 
 # --------------------------------------------------------------------------------------------------------------------
