@@ -137,7 +137,7 @@ def memory(
         "weights gathered for a pass": size * (2 * layer + output) + (size + 4) * max(layer, output),
         "activations of a micro-batch": batch_tokens
         * (config.num_layers * between + kept if recompute else config.num_layers * kept),
-        "logits of a chunk, and what becomes of them": 16 * LOGITS_PER_CHUNK,
+        "logits of a chunk, and what becomes of them": (size + 8) * LOGITS_PER_CHUNK,
     }
     each = slot_bytes(config, slot_tokens, dtype, torch.device("cuda"))
     fit = max(0, int(((1 - RESERVE) * card.gib * GIB - sum(always.values())) // each))

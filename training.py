@@ -14,14 +14,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor
 from torch.distributed import init_device_mesh
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.utils.checkpoint import checkpoint
 
 from checkpoint import load_bundle
 from cli import SIGNALS, UserError
@@ -31,7 +29,7 @@ THREADS_CHOSEN = "OMP_NUM_THREADS" in os.environ  # by the user; below, librarie
 TRAINED = ("model", "optimizer")
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # dcp, in a single process
 SCHEDULES = ("constant", "cosine", "wsd")
-LOGITS_PER_CHUNK = 2**24  # 64 MB in fp32: how much of [tokens, vocab] exists at any time
+LOGITS_PER_CHUNK = 2**26  # 256 MB in fp32: how much of [tokens, vocab] exists at any time, twice
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -285,29 +283,58 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return bins + [[] for _ in range(int(count) - len(bins))]
 
 
+class TokenLogProbs(torch.autograd.Function):
+    """See `score`. The backward pass is written out: softmax, minus one at the target, times each token's gradient.
+    Autograd would hold several arrays as large as the logits and make them anew for every chunk: twice as long."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        chunks = range(0, len(targets), size := max(1, LOGITS_PER_CHUNK // len(weight)))
+        log_probs, entropy, normaliser = hidden.new_empty(3, len(targets), dtype=torch.float32)
+        products = hidden.new_empty(min(size, len(targets)), len(weight))
+        spare = products.new_empty(products.shape, dtype=torch.float32)
+        for rows in (slice(start, start + size) for start in chunks):
+            inputs = hidden[rows]
+            logits = torch.mm(inputs, weight.T, out=products[: len(inputs)]).float()
+            logits /= temperature
+            largest = logits.amax(-1, keepdim=True)
+            logits -= largest  # or exp would overflow
+            exps = torch.exp(logits, out=spare[: len(inputs)])
+            sums = exps.sum(-1)
+            log_probs[rows] = logits.gather(-1, targets[rows, None])[:, 0] - sums.log()
+            entropy[rows] = sums.log() - exps.mul_(logits).sum(-1) / sums
+            normaliser[rows] = largest[:, 0] + sums.log()
+        ctx.save_for_backward(hidden, weight, targets, normaliser)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy)
+        return log_probs, entropy
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor, _) -> tuple[Tensor, Tensor, None, None]:
+        hidden, weight, targets, normaliser = ctx.saved_tensors
+        chunks = range(0, len(targets), size := max(1, LOGITS_PER_CHUNK // len(weight)))
+        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
+        products = hidden.new_empty(min(size, len(targets)), len(weight))
+        for rows in (slice(start, start + size) for start in chunks):
+            inputs, of_logits = hidden[rows], gradient[rows, None] / ctx.temperature
+            logits = torch.mm(inputs, weight.T, out=products[: len(inputs)]).float()
+            logits /= ctx.temperature
+            errors = logits.sub_(normaliser[rows, None]).exp_()
+            errors[torch.arange(len(inputs), device=errors.device), targets[rows]] -= 1
+            errors = errors.to(weight.dtype)
+            to_hidden[rows] = -of_logits * (errors @ weight)
+            to_weight -= errors.T @ (of_logits * inputs).to(weight.dtype)  # summed in fp32 whatever the dtype
+        return to_hidden, to_weight.to(weight.dtype), None, None
+
+
 def score(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Log-probs of `targets` and entropies (both float32 [n]) under softmax(hidden @ weight.T / temperature).
+    """Log-probs of `targets` and entropies, without gradient (float32 [n]), under softmax(hidden @ weight.T /
+    temperature).
 
     Never holds the logits of more than a chunk of rows: with 150,000 tokens in the vocabulary, those of a single
     micro-batch would outweigh the model. The backward pass computes each chunk's again.
     """
-
-    def chunk(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        log_probs = F.log_softmax(F.linear(hidden, weight).float() / temperature, -1)
-        with torch.no_grad():
-            entropy = -(log_probs.exp() * log_probs).sum(-1)
-        # The same as a gather, whose column would be a view, which FSDP2 does not like a module to return.
-        return -F.nll_loss(log_probs, targets, reduction="none"), entropy
-
-    size = max(1, LOGITS_PER_CHUNK // weight.shape[0])
-    if len(targets) <= size:
-        return chunk(hidden, weight, targets)
-    pieces = [
-        checkpoint(chunk, hidden[i : i + size], weight, targets[i : i + size], use_reentrant=False)
-        for i in range(0, len(targets), size)
-    ]
-    log_probs, entropy = zip(*pieces, strict=True)
-    return torch.cat(log_probs), torch.cat(entropy)
+    return TokenLogProbs.apply(hidden, weight, targets, temperature)
 
 
 def score_packed(model: Decoder, packed: Packed, temperature: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ def measure(variant: str, tokens: int, vocab: int, width: int) -> dict[str, floa
         log_probs, entropy = VARIANTS[variant](hidden, weight, targets)
         log_probs.sum().backward()
         seconds = time.perf_counter() - started
-    total = float(log_probs.sum() + entropy.sum() + weight.grad.abs().sum())
+    total = float(log_probs.detach().sum() + entropy.sum() + weight.grad.abs().sum())
     return {"seconds": seconds, "bytes": peak() - before, "sum": total}
 
 
