@@ -4,9 +4,9 @@
     torchrun --nproc-per-node 8 sft.py runs/sft-qwen2.5-3b.yaml --data trajectories.jsonl
     python sft.py --help
 
-A trajectory is a list of segments (prompt, model, observation); see teacher.py. The loss is the negative log-likelihood
-of what the model wrote, summed over the batch and divided by one constant: the number of such tokens in an average
-batch. (A mean per batch over-weights the tokens of batches that happen to hold short replies.)
+A trajectory is a list of segments (prompt, model, observation); see trajectories.py. The loss is the negative
+log-likelihood of what the model wrote, summed over the batch and divided by one constant: the number of such tokens in
+an average batch. (A mean per batch over-weights the tokens of batches that happen to hold short replies.)
 
 Differs from the paper: the embedded default learns from a scripted teacher that is wrong on purpose a fifth of the
 time, and mostly guesses in text, so that reinforcement learning has something to choose from. The paper keeps correct
@@ -14,7 +14,6 @@ trajectories of GPT-4o only.
 """
 
 import dataclasses
-import json
 import random
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ import torch
 from accelerate.utils import set_seed
 from tqdm import tqdm
 
-import teacher
+import scripted
 from cli import (
     SIGNALS,
     Run,
@@ -48,6 +47,7 @@ from training import (
     start_processes,
     stop_requested,
 )
+from trajectories import load_trajectories, write_trajectories
 
 
 @dataclasses.dataclass
@@ -84,28 +84,6 @@ class SFTArguments(TrainingArguments):
         check_arguments(self, schedule=SCHEDULES)
 
 
-def load_trajectories(path: str) -> list[list[dict[str, str]]]:
-    """Segments of every trajectory in a .jsonl file; UserError, naming the line, for one that is not as it must be."""
-    if not Path(path).is_file():
-        raise UserError(f"there is no trajectory file {path}")
-    trajectories = []
-    with Path(path).open("rb") as file:
-        lines = list(file)  # not splitlines(): it also cuts at U+2028 and the like, which JSON holds as they are
-    for number, line in enumerate(lines, 1):
-        try:
-            segments = json.loads(line.decode())["segments"]
-            sources = [segment["source"] for segment in segments]
-            texts = [segment["text"].encode() for segment in segments]  # JSON can hold what UTF-8 cannot
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{path}, line {number} is not a trajectory: {type(error).__name__}: {error}") from error
-        if not texts or sources[0] != "prompt" or sources[-1] != "model" or {*sources[1:]} - {"model", "observation"}:
-            raise UserError(f"{path}, line {number}: segments must run prompt, model (, observation, model) ...")
-        trajectories.append(segments)
-    if not trajectories:
-        raise UserError(f"{path} holds no trajectories")
-    return trajectories
-
-
 def train(arguments: SFTArguments) -> Path:
     """Runs the warm start and returns the checkpoint's folder."""
     state = start_processes()
@@ -116,7 +94,7 @@ def train(arguments: SFTArguments) -> Path:
     with user_input():
         names = resolve(arguments.tasks)
         if not arguments.data:
-            teacher.check_tasks(names)
+            scripted.check_tasks(names)
         last = arguments.resume_from()
         rate, decay = arguments.learning_rate, arguments.weight_decay
         policy = Policy(str(last or arguments.model), rate, decay, arguments.recompute, arguments.replicas)
@@ -147,9 +125,8 @@ def train(arguments: SFTArguments) -> Path:
         if run.main and not last:
             print(f"writing and running {arguments.trajectories} scripted trajectories", flush=True)
             with Executor(best_effort=arguments.best_effort) as executor:
-                teacher.write_trajectories(
-                    teacher.scripted(names, arguments.trajectories, arguments.seed, executor), path
-                )
+                written = scripted.compose(names, arguments.trajectories, arguments.seed, executor)
+                write_trajectories(written, path)
         state.wait_for_everyone()
         kept = encode(str(path))
 

@@ -13,7 +13,7 @@ import sft
 from cli import ROOT
 from model import Decoder, ModelConfig
 from suites.base import Problem, Task
-from teacher import write_trajectories
+from trajectories import write_trajectories
 
 torch.set_num_threads(1)  # models this small only wait for each other's threads
 

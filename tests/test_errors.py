@@ -18,8 +18,8 @@ import cli
 import evaluate
 import grpo
 import model
+import scripted
 import sft
-import teacher
 import training
 from checkpoint import load_bundle, save_bundle
 from cli import ABOVE_ZERO, AT_LEAST, ROOT, run_main
@@ -299,7 +299,7 @@ def test_a_run_in_which_no_prompt_fits_does_not_begin(script, tmp_path):
 # places and data
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "teacher"])
+@pytest.mark.parametrize("script", [*SCRIPTS, "scripted"])
 @pytest.mark.parametrize(
     "out, message",
     [
@@ -319,11 +319,11 @@ def test_a_place_that_cannot_be_written_is_known_before_anything_is_computed(out
     Path("file").write_text("mine")
     for module in (training, evaluate):
         monkeypatch.setattr(module, "load_bundle", lambda *_: pytest.fail("loaded a model first"))
-    monkeypatch.setattr(teacher, "scripted", lambda *_: pytest.fail("began to write"))
-    if script == "teacher":
+    monkeypatch.setattr(scripted, "compose", lambda *_: pytest.fail("began to write"))
+    if script == "scripted":
         if out in ("", ".", "..", "file"):
             return  # a file that may be replaced, and folders, which are refused in another line
-        text = line(teacher.main, "--out", f"{out}/t.jsonl")
+        text = line(scripted.main, "--out", f"{out}/t.jsonl")
     else:
         text = line(SCRIPTS[script], "--model", TINY, *FLAGS[script].split(), "--out", out)
     assert message in text and text.startswith("--out")
@@ -335,7 +335,7 @@ def test_the_teacher_replaces_nothing_but_files(capsys):
     Path("folder").mkdir()
     for out in ("folder", "/dev/null"):
         with pytest.raises(SystemExit) as stop:
-            teacher.main(["--out", out, "--count", "1"])
+            scripted.main(["--out", out, "--count", "1"])
         assert stop.value.code == 2 and f"--out {out} is no file" in capsys.readouterr().err
 
 

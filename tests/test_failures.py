@@ -20,7 +20,8 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 from test_errors import FLAGS, SCRIPTS, TINY, line, run
-from test_rollout import CODE, result, scripted
+from test_rollout import CODE, result
+from test_rollout import scripted as rollout_of
 from test_training import random_bundle
 
 import checkpoint
@@ -28,9 +29,9 @@ import cli
 import evaluate
 import executor
 import grpo
+import scripted
 import sft
 import slots
-import teacher
 import training
 from checkpoint import atomic_folder, load_bundle, save_bundle, write_whole, writing
 from cli import ROOT, Run, run_main
@@ -76,7 +77,7 @@ TOO_LARGE = os.strerror(errno.EFBIG)
 # the sandbox
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "teacher"])
+@pytest.mark.parametrize("script", [*SCRIPTS, "scripted"])
 @pytest.mark.parametrize(
     "old, new, message",
     [
@@ -102,8 +103,8 @@ def test_a_machine_without_sandbox_is_told_at_once(old, new, message, script, al
         altered((old, new))
     monkeypatch.setattr(training, "load_bundle", lambda *_: pytest.fail("loaded a model first"))
     monkeypatch.setattr(evaluate, "load_bundle", lambda *_: pytest.fail("loaded a model first"))
-    monkeypatch.setattr(teacher, "scripted", lambda *_: pytest.fail("began to write"))
-    text = line(teacher.main, "--out", "run/t.jsonl") if script == "teacher" else run(script)
+    monkeypatch.setattr(scripted, "compose", lambda *_: pytest.fail("began to write"))
+    text = line(scripted.main, "--out", "run/t.jsonl") if script == "scripted" else run(script)
     assert message in text and "Traceback" not in text
     assert not Path("run").exists()
 
@@ -143,10 +144,10 @@ def test_a_sandbox_that_fails_on_the_way_ends_the_run():
     on the few that write no code. A few failures are no reason to stop."""
     scripts = {f"q{i}": list((CODE + "So <<<42>>>").encode()) for i in range(24)}
     with pytest.raises(SandboxError, match="13 of 24 programs could not be run") as error:
-        scripted(scripts, FailingExecutor(13), deterministic=False, max_reply_tokens=400)
+        rollout_of(scripts, FailingExecutor(13), deterministic=False, max_reply_tokens=400)
     assert "\n" not in str(error.value)
     for failures, count in ((12, 24), (8, 8)):
-        episodes = scripted(dict([*scripts.items()][:count]), FailingExecutor(failures), deterministic=False)
+        episodes = rollout_of(dict([*scripts.items()][:count]), FailingExecutor(failures), deterministic=False)
         assert sum(e.finish == "sandbox_error" for e in episodes) == failures
 
 
@@ -155,7 +156,7 @@ def test_the_teacher_names_the_machine_rather_than_its_program():
     for status in ("timeout", "sandbox_error"):
         busy = SimpleNamespace(map=lambda codes, status=status: [result(status, "", "a\nb") for _ in codes])
         with pytest.raises(SandboxError, match=f"^gcd [0-9]+, kind ok: program 1 ended as {status}: a b$"):
-            teacher.scripted(["gcd"], 1, 0, busy, mix={"ok": 1.0})
+            scripted.compose(["gcd"], 1, 0, busy, mix={"ok": 1.0})
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -278,7 +279,7 @@ def test_a_file_is_whole_or_not_there(name, monkeypatch):
 def test_the_teachers_file_on_a_full_disk(monkeypatch):
     """Its name and the reason in one line, and no half of a file."""
     with full_disk(70_000):
-        text = line(teacher.main, "--out", "t.jsonl", "--count", "400", "--tasks", "gcd")
+        text = line(scripted.main, "--out", "t.jsonl", "--count", "400", "--tasks", "gcd")
     assert text == f"t.jsonl: {TOO_LARGE}" and [*Path().iterdir()] == []
 
 

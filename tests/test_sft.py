@@ -18,8 +18,8 @@ import sft
 from checkpoint import load_bundle, save_bundle
 from cli import ROOT, UserError
 from rollout import CUT_NOTE, encode_trajectory, prompt_tokens
-from sft import SFTArguments, load_trajectories
-from teacher import write_trajectories
+from sft import SFTArguments
+from trajectories import load_trajectories, write_trajectories
 
 TINY = str(ROOT / "assets/tiny")
 

@@ -1,6 +1,6 @@
 """Warm-start trajectories: a scripted teacher for the tasks of the embedded default.
 
-    python teacher.py --out out/teacher.jsonl --count 7000 --seed 0
+    python scripted.py --out out/teacher.jsonl --count 7000 --seed 0
 
 The teacher knows a program for each task, which it also gets wrong on purpose. Its trajectories come in four kinds, in
 the proportions of `MIX`:
@@ -17,30 +17,27 @@ Differs from the paper: its teacher is GPT-4o, and it keeps only correct traject
 a student that imitates the mixture is right less than half of the time and reinforcement learning has something to
 choose from; taught by right programs alone, a small student would solve these tasks before it begins.
 
-Output: JSON lines for `datasets.load_dataset("json", ...)`, one trajectory each: task, index, kind, correct, and
-segments of {text, source}, source one of prompt, model, observation. The prompt segment is the bare question: a chat
-template is put around it when it is tokenised. One seed gives one file, byte for byte (on one version of Python:
-tracebacks are quoted).
+Besides what every trajectory has (see trajectories.py), they name their kind. One seed gives one file, byte for byte
+(on one version of Python: tracebacks are quoted).
 """
 
 import argparse
-import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from checkpoint import write_whole
 from cli import check_out, run_main, user_input
 from executor import Executor, Result, SandboxError, check_sandbox
 from rollout import observation
 from suites.base import Problem
 from tasks import get_task, problems, resolve
+from trajectories import write_trajectories
 
 MIX = {"ok": 0.25, "text": 0.38, "bad": 0.22, "bug": 0.15}
 
@@ -268,7 +265,7 @@ def check_tasks(names: list[str]) -> None:
         raise ValueError(f"no scripted programs for {', '.join(unknown)}; there are for {', '.join(PROGRAMS)}")
 
 
-def scripted(
+def compose(
     names: list[str], count: int, seed: int, executor: Executor, mix: Mapping[str, float] = MIX
 ) -> list[dict[str, Any]]:
     """`count` trajectories, the tasks taking turns, on problems of the split "sft".
@@ -291,11 +288,6 @@ def scripted(
     # What is run is the content of the fence, which ends with a newline: tracebacks show the difference.
     results = iter(_run([code + "\n" for plan in plans for code in plan.codes], executor))
     return [_trajectory(plan, [next(results) for _ in plan.codes]) for plan in plans]
-
-
-def write_trajectories(trajectories: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write JSON lines under a temporary name, then rename: a file of this name is a whole one."""
-    write_whole(path, (json.dumps(trajectory, ensure_ascii=False) + "\n" for trajectory in trajectories))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -335,7 +327,7 @@ def main(argv: list[str] | None = None) -> None:
         check_tasks(names)
     check_sandbox(options.best_effort)
     with Executor(best_effort=options.best_effort) as executor:
-        trajectories = scripted(names, options.count, options.seed, executor)
+        trajectories = compose(names, options.count, options.seed, executor)
     write_trajectories(trajectories, options.out)
     print(summary(trajectories))
 

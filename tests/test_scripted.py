@@ -6,12 +6,13 @@ from collections import Counter
 import datasets
 import pytest
 
-import teacher
+import scripted
 from cli import UserError
 from executor import Executor, Result
 from rollout import observation
+from scripted import MIX, PROGRAMS, compose, summary
 from tasks import EMBEDDED, INDEX_RANGES, PYTHON_FENCES, extract_answer, get_task, problems, spans
-from teacher import MIX, PROGRAMS, scripted, summary, write_trajectories
+from trajectories import write_trajectories
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def executor():
 
 @pytest.fixture(scope="module")
 def trajectories(executor):
-    return scripted(list(EMBEDDED), 880, 7, executor)
+    return compose(list(EMBEDDED), 880, 7, executor)
 
 
 class ScriptedExecutor:
@@ -111,7 +112,7 @@ def test_observations_are_real(executor, trajectories):
 
 def test_problems_differ(executor):
     """Distinct problems as long as there are any; then they come again with other kinds."""
-    many = scripted(["prime_factorization"], 700, 0, executor, mix={"text": 1.0})
+    many = compose(["prime_factorization"], 700, 0, executor, mix={"text": 1.0})
     indices = [trajectory["index"] for trajectory in many]
     pool = len(problems("prime_factorization", "sft", 700))
     assert pool < 500 and len(set(indices)) == len(set(indices[:pool])) == pool and indices[pool] == indices[0]
@@ -121,11 +122,11 @@ def test_one_seed_gives_one_file(executor, trajectories, tmp_path):
     """A warm start that cannot be repeated makes every later figure a matter of luck."""
     files = [tmp_path / "deep" / "a.jsonl", tmp_path / "b.jsonl"]
     write_trajectories(trajectories[:220], files[0])
-    write_trajectories(scripted(list(EMBEDDED), 220, 7, executor), files[1])
+    write_trajectories(compose(list(EMBEDDED), 220, 7, executor), files[1])
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert scripted(list(EMBEDDED), 55, 8, executor) != trajectories[:55]
+    assert compose(list(EMBEDDED), 55, 8, executor) != trajectories[:55]
     # A task's trajectories do not depend on the tasks beside it.
-    assert scripted(["lcm"], 9, 7, executor) == [t for t in trajectories if t["task"] == "lcm"][:9]
+    assert compose(["lcm"], 9, 7, executor) == [t for t in trajectories if t["task"] == "lcm"][:9]
 
 
 def test_file_is_read_by_datasets(trajectories, tmp_path):
@@ -161,22 +162,22 @@ def test_failed_write_leaves_the_old_file(tmp_path):
 def test_unexpected_ends_are_errors(kind, result):
     """A sandbox that fails in silence would fill the warm start with programs that look wrong."""
     with pytest.raises(RuntimeError, match=f"^gcd [0-9]+, kind {kind}: "):
-        scripted(["gcd"], 3, 0, ScriptedExecutor(result), mix={kind: 1.0})
+        compose(["gcd"], 3, 0, ScriptedExecutor(result), mix={kind: 1.0})
 
 
 def test_bad_requests():
     """Wrong names are refused before any program runs."""
     with pytest.raises(ValueError, match="no scripted programs for calendar_arithmetic"):
-        scripted(["gcd", "calendar_arithmetic"], 3, 0, None)
+        compose(["gcd", "calendar_arithmetic"], 3, 0, None)
     with pytest.raises(ValueError, match="unknown kind good"):
-        scripted(["gcd"], 3, 0, None, mix={"good": 1.0})
+        compose(["gcd"], 3, 0, None, mix={"good": 1.0})
 
 
 def test_command_line(tmp_path, capsys):
     """The command in the docstring writes the file and tells what is in it."""
     path = tmp_path / "out.jsonl"
-    teacher.main(["--out", str(path), "--count", "40", "--seed", "3", "--tasks", "gcd,lcm"])
+    scripted.main(["--out", str(path), "--count", "40", "--seed", "3", "--tasks", "gcd,lcm"])
     written = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(written) == 40 and capsys.readouterr().out.strip() == summary(written)
     with pytest.raises(UserError, match="unknown task 'gdc'"):
-        teacher.main(["--out", str(path), "--tasks", "gdc"])
+        scripted.main(["--out", str(path), "--tasks", "gdc"])
