@@ -48,7 +48,8 @@ Result = TypeVar("Result")
 AT_LEAST = {
     0: (
         "cache_gib", "clip_high", "clip_low", "efficiency_penalty", "format_reward", "kl", "learning_rate",
-        "held_out_problems", "max_code_runs", "plan", "save_every", "seed", "show", "warmup", "weight_decay",
+        "held_out_problems", "max_code_runs", "patience", "plan", "save_every", "seed", "show", "validation", "warmup",
+        "weight_decay",
     ),
     1: (
         "batch_size", "epochs", "group_size", "keep_checkpoints", "max_length", "max_observation_tokens",

@@ -16,7 +16,6 @@ first, a larger learning rate, and no KL term.
 import dataclasses
 import random
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +49,14 @@ from training import (
     SCHEDULES,
     Policy,
     backward,
-    claimed,
     document_cost,
     even_shares,
+    held_out_accuracy,
     learning_rate_at,
     load_reference,
     log_probs_of,
     reduce_over_ranks,
+    shared_groups,
     start_processes,
     stop_requested,
     world_size,
@@ -66,7 +66,6 @@ WARM_START = "out/sft/checkpoint"
 AGGREGATIONS = ("token", "sequence")
 ADVANTAGES = ("group_norm", "group_mean")
 METHODS = ("grpo", "rejection")
-HELD_OUT_STEPS = 10**6  # of the keys of what is sampled: never those of training
 
 
 @dataclasses.dataclass
@@ -357,22 +356,6 @@ def balanced(episodes: list[Episode], config: ModelConfig) -> list[Episode]:
     everybody = sorted(gather_object(episodes), key=lambda episode: episode.id)
     shares = even_shares([document_cost(len(e.tokens), config) for e in everybody], world_size())
     return [everybody[i] for i in sorted(shares[PartialState().process_index])]
-
-
-def held_out_accuracy(rollout: Rollout, problems: list[Problem], temperature: float, step: int, progress: str) -> float:
-    """The share of held-out problems that one sampled reply gets right, on all ranks."""
-    at = HELD_OUT_STEPS + step
-    episodes, _ = rollout(problems, 1, temperature, at, progress, shared_groups(len(problems), at, rollout.arguments))
-    return reduce_over_ranks([sum(episode.correct for episode in episodes)])[0] / len(problems)
-
-
-def shared_groups(count: int, step: int, arguments: RolloutArguments) -> Iterable[int]:
-    """The numbers of the groups that this rank samples. Whole groups go to each, numbered as if there were one rank: an
-    advantage never waits for another. In deterministic mode a fixed share; else whoever has room takes the next."""
-    state = PartialState()
-    if arguments.deterministic or state.num_processes == 1:
-        return range(*(count * rank // state.num_processes for rank in (state.process_index, state.process_index + 1)))
-    return claimed(f"groups of {step}", count)
 
 
 def train(arguments: GRPOArguments) -> Path:

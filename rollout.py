@@ -45,7 +45,8 @@ PROMPT_STYLES = {
     "code": f"Answer the question below by a Python program in {CODE_FORMAT} {ANSWER_FORMAT}\n\n",
     "bare": "",  # the question alone: for models that were trained on nothing else
 }
-NO_RUNS_LEFT = "\nCode Execution Results:\nNot run: no code runs are left. " + ANSWER_FORMAT + "\n"
+OBSERVATION = "\nCode Execution Results:\n{}\n"
+NO_RUNS_LEFT = OBSERVATION.format("Not run: no code runs are left. " + ANSWER_FORMAT)
 CUT_NOTE = "\n[... output cut ...]\n"
 MANY_ERRORS = 8  # so many sandbox errors, if they are most of a rollout's programs, end the run
 REJOIN_STEPS = 4  # deterministic mode: generator steps from the end of a block to its observation
@@ -187,7 +188,7 @@ def observation(result: Result) -> str:
     }.get(result.status, "")
     parts = [part.rstrip() for part in (result.stdout, result.stderr, notice)]
     body = "\n".join(part for part in parts if part) or "(no output)"
-    return f"\nCode Execution Results:\n{body}\n"
+    return OBSERVATION.format(body)
 
 
 def observation_tokens(tokenizer, text: str, max_tokens: int) -> list[int]:

@@ -24,10 +24,13 @@ from torch.distributed.tensor import DTensor
 from checkpoint import load_bundle
 from cli import SIGNALS, UserError
 from model import Decoder, ModelConfig, PackedAttention, packed_positions
+from rollout import Rollout, RolloutArguments
+from suites.base import Problem
 
 THREADS_CHOSEN = "OMP_NUM_THREADS" in os.environ  # by the user; below, libraries set it too
 TRAINED = ("model", "optimizer")
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # dcp, in a single process
+HELD_OUT_STEPS = 10**6  # of the keys of what is sampled: never those of training
 SCHEDULES = ("constant", "cosine", "wsd")
 LOGITS_PER_CHUNK = 2**26  # 256 MB in fp32: how much of [tokens, vocab] exists at any time, twice
 
@@ -74,6 +77,22 @@ def claimed(name: str, count: int) -> Iterator[int]:
     store = dist.PrefixStore("claimed", dist.distributed_c10d._get_default_store())
     while (number := store.add(name, 1) - 1) < count:
         yield number
+
+
+def shared_groups(count: int, step: int, arguments: RolloutArguments) -> Iterable[int]:
+    """The numbers of the groups that this rank samples. Whole groups go to each, numbered as if there were one rank: an
+    advantage never waits for another. In deterministic mode a fixed share; else whoever has room takes the next."""
+    state = PartialState()
+    if arguments.deterministic or state.num_processes == 1:
+        return range(*(count * rank // state.num_processes for rank in (state.process_index, state.process_index + 1)))
+    return claimed(f"groups of {step}", count)
+
+
+def held_out_accuracy(rollout: Rollout, problems: list[Problem], temperature: float, step: int, progress: str) -> float:
+    """The share of held-out problems that one sampled reply gets right, on all ranks."""
+    at = HELD_OUT_STEPS + step
+    episodes, _ = rollout(problems, 1, temperature, at, progress, shared_groups(len(problems), at, rollout.arguments))
+    return reduce_over_ranks([sum(episode.correct for episode in episodes)])[0] / len(problems)
 
 
 def shard(model: Decoder, replicas: int = 1) -> Decoder:

@@ -117,8 +117,8 @@ def warm(tmp_path_factory) -> str:
     PartialState(cpu=True)
     folder = tmp_path_factory.mktemp("coin")
     write_coin_trajectories(folder / "t.jsonl")
-    tiny = str(ROOT / "assets/tiny")
-    return str(sft.train(sft.SFTArguments(tiny, str(folder / "run"), str(folder / "t.jsonl"), epochs=3, warmup=3)))
+    paths = {"model": str(ROOT / "assets/tiny"), "out": str(folder / "run"), "data": str(folder / "t.jsonl")}
+    return str(sft.train(sft.SFTArguments(**paths, epochs=3, warmup=3)))
 
 
 @pytest.fixture(scope="session")

@@ -121,7 +121,8 @@ def coin_settings(folder: Path) -> dict:
 def scripts(folder: Path, out: Path) -> None:
     """Both scripts by their front doors; out/resumed is gone on with, where there is anything."""
     data = str(folder / "coins.jsonl")
-    sft.train(sft.SFTArguments(str(folder / "model"), str(out / "sft"), data, batch_size=10, epochs=1, warmup=3))
+    paths = {"model": str(folder / "model"), "out": str(out / "sft"), "data": data}
+    sft.train(sft.SFTArguments(**paths, batch_size=10, epochs=1, warmup=3))
     settings = coin_settings(folder)
     grpo.train(GRPOArguments(out=str(out / "grpo"), steps=2, **settings))
     grpo.train(GRPOArguments(out=str(out / "resumed"), steps=2, resume=True, **settings))

@@ -34,7 +34,8 @@ def folder(tmp_path_factory) -> Path:
     write_coin_trajectories(folder / "coins.jsonl", 55)
     write_coin_trajectories(folder / "many.jsonl")
     tiny, many = str(ROOT / "assets/tiny"), str(folder / "many.jsonl")
-    sft.train(sft.SFTArguments(tiny, str(folder / "sft"), many, epochs=3, warmup=3)).resolve().rename(folder / "warm")
+    arguments = sft.SFTArguments(model=tiny, out=str(folder / "sft"), data=many, epochs=3, warmup=3)
+    sft.train(arguments).resolve().rename(folder / "warm")
     return folder
 
 

@@ -17,8 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import sft
 from checkpoint import load_bundle, save_bundle
 from cli import ROOT, UserError
-from rollout import CUT_NOTE, encode_trajectory, prompt_tokens
-from sft import SFTArguments
+from rollout import CUT_NOTE, Rollout, encode_trajectory, prompt_tokens
+from sft import SFTArguments, encoded
+from tasks import draw_problems
+from training import held_out_accuracy
 from trajectories import load_trajectories, write_trajectories
 
 TINY = str(ROOT / "assets/tiny")
@@ -53,59 +55,6 @@ def metrics(folder: Path) -> list[dict]:
 
 def weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "checkpoint/model.safetensors")
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# reading
-
-
-def test_stored_trajectories_come_back_as_they_were(tmp_path):
-    """U+2028 and its like are ends of lines to str.splitlines, but stand in JSON as they are: a text that holds one
-    would be torn in two."""
-    strange = segments(("prompt", "a\u2028b\x85c\nd"), ("model", "e\r\n\x0cf"))
-    path = tmp_path / "t.jsonl"
-    write_trajectories([{"segments": s, "task": "x"} for s in (SHORT, strange, LONG)], path)
-    assert load_trajectories(str(path)) == [SHORT, strange, LONG]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        '{"segments": [',
-        "",
-        "[]",
-        '"text"',
-        "3",
-        '{"text": "no segments"}',
-        '{"segments": []}',
-        '{"segments": [1, 2]}',
-        '{"segments": [{"text": "no source"}]}',
-        '{"segments": [{"source": "prompt", "text": "q"}, {"source": "model"}]}',
-        json.dumps({"segments": segments(("prompt", "q"))}),
-        json.dumps({"segments": segments(("model", "a"), ("prompt", "q"))}),
-        json.dumps({"segments": segments(("model", "a"), ("model", "a"))}),
-        json.dumps({"segments": segments(("prompt", "q"), ("model", "a"), ("observation", "o"))}),
-        json.dumps({"segments": segments(("prompt", "q"), ("prompt", "q"), ("model", "a"))}),
-        json.dumps({"segments": segments(("prompt", "q"), ("user", "q"), ("model", "a"))}),
-        json.dumps({"segments": [{"source": "prompt", "text": 5}, {"source": "model", "text": "a"}]}),
-    ],
-)
-def test_a_bad_line_is_named(line, tmp_path):
-    """One bad line among thousands, and a traceback from the middle of the tokenizer that names none."""
-    path = tmp_path / "mine.jsonl"
-    path.write_text(json.dumps({"segments": SHORT}) + "\n" + line + "\n")
-    with pytest.raises(UserError, match=r"mine\.jsonl, line 2\b") as error:
-        load_trajectories(str(path))
-    assert "\n" not in str(error.value)
-
-
-def test_missing_and_empty_files_are_named(tmp_path):
-    """Training on nothing must not begin."""
-    with pytest.raises(UserError, match=r"there is no trajectory file .*none\.jsonl"):
-        load_trajectories(str(tmp_path / "none.jsonl"))
-    (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(UserError, match=r"empty\.jsonl holds no trajectories"):
-        load_trajectories(str(tmp_path / "empty.jsonl"))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -156,7 +105,7 @@ def trained(tmp_path_factory) -> Path:
     """The run folder of two epochs over 64 scripted trajectories."""
     folder = tmp_path_factory.mktemp("sft") / "run"
     arguments = SFTArguments(
-        TINY, str(folder), tasks="gcd,products", trajectories=64, epochs=2, batch_size=16, warmup=2, seed=3
+        model=TINY, out=str(folder), tasks="gcd,products", trajectories=64, epochs=2, batch_size=16, warmup=2, seed=3
     )
     assert sft.train(arguments) == folder / "checkpoint"
     lines = (folder / "trajectories.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -177,7 +126,7 @@ def test_a_run_leaves_everything_behind(trained):
     assert names == {
         *("config.yaml", "revision.txt", "metrics.jsonl", "trajectories.jsonl", "checkpoint", "checkpoints")
     }
-    assert len(load_trajectories(str(trained / "trajectories.jsonl"))) == 64
+    assert len(load_trajectories(str(trained / "trajectories.jsonl"))[0]) == 64
     lines = metrics(trained)
     assert [line["step"] for line in lines] == list(range(8))
     assert all(math.isfinite(value) for line in lines for value in line.values())
@@ -194,7 +143,7 @@ def test_the_loss_falls_and_the_checkpoint_is_the_trained_model(trained):
     assert lines[-1]["loss"] < lines[0]["loss"]
     bundle, base = load_bundle(str(trained / "checkpoint")), load_bundle(TINY)
     theirs = AutoModelForCausalLM.from_pretrained(trained / "checkpoint", dtype=torch.float32)
-    stored = load_trajectories(str(trained / "trajectories.jsonl"))
+    stored = load_trajectories(str(trained / "trajectories.jsonl"))[0]
     losses = {"ours": 0.0, "theirs": 0.0, "base": 0.0}
     for trajectory in stored[:12]:
         tokens, sampled = encode_trajectory(bundle.tokenizer, trajectory, bundle.prompt_style, bundle.end_id, 96)
@@ -235,7 +184,7 @@ def test_the_denominator_is_the_same_for_every_batch(tmp_path):
     write_trajectories([{"segments": SHORT}, {"segments": LONG}], tmp_path / "t.jsonl")
     sft.train(
         SFTArguments(
-            str(tmp_path / "model"), str(tmp_path / "run"), str(tmp_path / "t.jsonl"),
+            model=str(tmp_path / "model"), out=str(tmp_path / "run"), data=str(tmp_path / "t.jsonl"),
             epochs=1, batch_size=1, learning_rate=0.0, schedule="constant", warmup=0, weight_decay=0.0,
         )
     )  # fmt: skip
@@ -255,13 +204,99 @@ def test_the_denominator_is_the_same_for_every_batch(tmp_path):
 def test_long_trajectories_are_dropped_and_counted(trained, tmp_path, capsys):
     """A trajectory cut at the limit teaches a reply without its end; one dropped in silence, a smaller data set."""
     bundle = load_bundle(TINY)
-    stored = load_trajectories(str(trained / "trajectories.jsonl"))[:32]
-    encoded = [encode_trajectory(bundle.tokenizer, t, "bare", bundle.end_id, 96) for t in stored]
-    limit = sorted(len(tokens) for tokens, _ in encoded)[20]
-    kept = sum(len(tokens) <= limit for tokens, _ in encoded)
+    stored = load_trajectories(str(trained / "trajectories.jsonl"))[0][:32]
+    documents = [encode_trajectory(bundle.tokenizer, t, "bare", bundle.end_id, 96) for t in stored]
+    limit = sorted(len(tokens) for tokens, _ in documents)[20]
+    kept = sum(len(tokens) <= limit for tokens, _ in documents)
     folder = again(trained, tmp_path / "run", max_length=limit, prompt_style="bare")
-    assert f"dropped {32 - kept} of 32 trajectories: longer than {limit} tokens" in capsys.readouterr().out
+    assert f"{32 - kept} trajectories are left out or cut: " in capsys.readouterr().out
+    lines = (folder / "left_out.txt").read_text().splitlines()
+    long = [(i, len(tokens)) for i, (tokens, _) in enumerate(documents, 1) if len(tokens) > limit]
+    assert lines == [f"trajectory {i}: {length} tokens are more than {limit}: dropped" for i, length in long]
     assert len(metrics(folder)) == kept // 16
+
+
+def test_long_trajectories_are_cut_behind_a_program(trained, tmp_path):
+    """Cut in the middle of a program or an observation, a trajectory teaches broken code, or to end a reply there."""
+    bundle, limit = load_bundle(TINY), 40
+    words = segments(("prompt", "q"), ("model", "7 " * 60), ("observation", "o"), ("model", "a"))
+    arguments = SFTArguments(overlong="cut", batch_size=1, max_length=limit, prompt_style="bare")
+    data = encoded([LONG, SHORT, words], [], bundle, arguments)
+    whole, mask = encode_trajectory(bundle.tokenizer, LONG, "bare", bundle.end_id, 96)
+    long = len(encode_trajectory(bundle.tokenizer, words, "bare", bundle.end_id, 96)[0])
+    assert len(whole) > limit
+    (tokens, sampled), (short, _) = data.train
+    assert tokens.tolist() == whole.tolist()[: len(tokens)] and sampled.tolist() == mask.tolist()[: len(tokens)]
+    assert bundle.tokenizer.decode(tokens).endswith(LONG[1]["text"]) and short[-1] == bundle.end_id
+    assert data.left_out == [
+        f"trajectory 1: {len(whole)} tokens are more than 40: cut to {len(tokens)}",
+        f"trajectory 3: {long} tokens are more than 40: dropped",
+    ]
+
+
+def test_whole_questions_are_held_out(trained):
+    """A question that is both trained on and held out makes every measurement too good."""
+    stored, _ = load_trajectories(str(trained / "trajectories.jsonl"))
+    twice = [[head, {"text": f"{answer['text']}{i}", "source": "model"}] for i in (0, 1) for head, *_, answer in stored]
+    bundle, arguments = load_bundle(TINY), SFTArguments(validation=9, batch_size=1, seed=3)
+    data = encoded(twice, [], bundle, arguments)
+    assert 9 <= len(data.validation) <= 12 and len(data.train) + len(data.validation) == len(twice)
+
+    def questions(documents) -> set[str]:
+        return {bundle.tokenizer.decode(tokens[~sampled]) for tokens, sampled in documents}
+
+    assert not questions(data.train) & questions(data.validation)
+    again = encoded(twice, [], bundle, arguments)
+    assert [t.tolist() for t, _ in again.validation] == [t.tolist() for t, _ in data.validation]
+
+
+def test_what_is_measured_while_training(trained, tmp_path, monkeypatch):
+    """A validation loss on the weights of another update, a best checkpoint that is merely the last, or a training
+    that goes on although nothing gets better."""
+    monkeypatch.setattr(sft, "held_out_accuracy", lambda *_: accuracies.pop(0))
+    accuracies = [0.25, 0.5, 0.5, 0.25, 0.75]
+    more = {"validation": 4, "batch_size": 8, "epochs": 2, "save_every": 1, "patience": 2, "held_out_problems": 1}
+    run = again(trained, tmp_path / "run", tasks="gcd", keep_checkpoints=9, **more)
+    lines = metrics(run)
+    assert [line["held_out"] for line in lines] == [0.25, 0.5, 0.5, 0.25] and accuracies == [0.75]
+    assert (run / "best").resolve().name == "step-000002"
+    stored, _ = load_trajectories(str(trained.parent / "half.jsonl"))
+    for line in lines:
+        bundle = load_bundle(str(run / f"checkpoints/step-{line['step'] + 1:06d}"))
+        held_out = encoded(stored, [], bundle, SFTArguments(validation=4, batch_size=8)).validation
+        scores = [naive_score(bundle.model, *document)[0] for document in held_out]
+        expected = -sum(float(score.sum()) for score in scores) / sum(map(len, scores))
+        assert line["validation_loss"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_sampled_accuracy_is_that_of_the_checkpoint(trained, tmp_path):
+    """Accuracy of a copy that has not been brought up to date, or on problems that were trained on."""
+    run = again(trained, tmp_path / "run", tasks="gcd", held_out_problems=3, max_reply_tokens=40)
+    bundle = load_bundle(str(run / "checkpoint"))
+    arguments = SFTArguments(max_reply_tokens=40)
+    with arguments.executor() as executor:
+        rollout = Rollout(bundle, executor, arguments, 0)
+        expected = held_out_accuracy(rollout, draw_problems("gcd", "dev", 3), 1.0, 2, "")
+    assert metrics(run)[-1]["held_out"] == expected
+
+
+def test_patience_needs_something_to_measure():
+    """A training that is to stop by itself, and never does, since nothing is held out."""
+    with pytest.raises(UserError, match="--patience needs something to measure"):
+        SFTArguments(patience=3)
+
+
+def test_the_mask_can_be_seen(trained, tmp_path, monkeypatch, capsys):
+    """A picture that shows something else than what is trained on is worse than none."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    write_trajectories([{"segments": LONG}, {"segments": SHORT}], tmp_path / "t.jsonl")
+    sft.main(["--data", str(tmp_path / "t.jsonl"), "--batch_size", "2", "--show_mask", "--out", str(tmp_path / "run")])
+    said = capsys.readouterr().out
+    for segment in (LONG[1], SHORT[1]):
+        end = "" if segment is LONG[1] else "<|im_end|>"
+        assert f"«{segment['text']}{end}»" in said
+    assert f"»{LONG[2]['text']}«" in said and "2 documents in one micro-batch" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_few_trajectories_are_refused(trained, tmp_path):
