@@ -306,12 +306,10 @@ def train(arguments: SFTArguments) -> Path:
             }
             done = step + 1
             bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
-            number = stop_requested()
             due = done == total or (arguments.save_every > 0 and done % arguments.save_every == 0)
-            if due or number:
-                policy.sync()
             better = False
-            if due and measured and not number:
+            if due and measured:
+                policy.sync()
                 if data.validation:
                     loss_now = validation_loss(policy, data.validation, arguments.micro_batch_tokens)
                     metrics["validation_loss"] = loss_now
@@ -326,7 +324,9 @@ def train(arguments: SFTArguments) -> Path:
                 said = "".join(f"  {name} {metrics[key]:.3f}" for name, key in more.items() if key in metrics)
                 said = f"loss {metrics['loss']:.3f}  grad {grad_norm:.2f}  lr {rate:.1e}{said}"
                 bar.write(f"update {done:4d}/{total}  {said}")
+            number = stop_requested()
             if due or number:
+                policy.sync()
                 state_now = {"seconds": time.perf_counter() - started, "best": best, "stale": stale}
                 run.save(done, bundle, policy.save, **state_now)
                 if better and run.main:
