@@ -48,16 +48,17 @@ Result = TypeVar("Result")
 AT_LEAST = {
     0: (
         "cache_gib", "clip_high", "clip_low", "efficiency_penalty", "format_reward", "kl", "learning_rate",
-        "held_out_problems", "max_code_runs", "patience", "plan", "save_every", "seed", "show", "validation", "warmup",
-        "weight_decay",
+        "held_out_problems", "max_code_runs", "multi_turn_weight", "patience", "plan", "price_in", "price_out",
+        "save_every", "seed", "show", "validation", "warmup", "weight_decay",
     ),
     1: (
-        "batch_size", "epochs", "group_size", "keep_checkpoints", "max_length", "max_observation_tokens",
-        "max_reply_tokens", "micro_batch_tokens", "problems_per_task", "prompts_per_step", "replicas", "samples",
-        "slots", "steps", "trajectories", "updates_per_step",
+        "attempts", "batch_size", "concurrency", "epochs", "group_size", "keep_checkpoints", "max_length",
+        "max_observation_tokens", "max_reply_tokens", "max_turn_tokens", "micro_batch_tokens", "per_task",
+        "problems_per_task", "prompts_per_step", "replicas", "samples", "slots", "steps", "trajectories",
+        "updates_per_step",
     ),
 }  # fmt: skip
-ABOVE_ZERO = ("code_timeout", "max_grad_norm", "temperature", "top_p")
+ABOVE_ZERO = ("code_timeout", "request_timeout", "max_grad_norm", "temperature", "top_p")
 # Errors of the system that are the machine's, never a bug.
 MACHINE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE,
@@ -276,6 +277,21 @@ def in_one_line(error: Exception) -> str:
     return ""
 
 
+def append_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Appends to a .jsonl file. Whole lines or nothing: they go in one write, which no signal can cut, and what a full
+    disk has cut is taken back."""
+    data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+    with writing(path), path.open("ab", buffering=0) as file:
+        start = file.seek(0, os.SEEK_END)
+        try:
+            while data := data[file.write(data) :]:  # the kernel takes up to 2 GB at a time
+                pass
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(start)
+            raise
+
+
 class Run:
     """A run folder: config.yaml, revision.txt, metrics.jsonl, episodes.jsonl and whatever the script saves there.
 
@@ -356,18 +372,8 @@ class Run:
                 self.tracker.log({k: v for k, v in values.items() if isinstance(v, int | float)}, step=step)
 
     def append(self, name: str, records: Iterable[dict[str, Any]]) -> None:
-        """Appends records to a .jsonl file of the run folder; main process only. Whole lines or nothing: they go in one
-        write, which no signal can cut, and what a full disk has cut is taken back."""
-        data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
-        with writing(self.folder / name), (self.folder / name).open("ab", buffering=0) as file:
-            start = file.seek(0, os.SEEK_END)
-            try:
-                while data := data[file.write(data) :]:  # the kernel takes up to 2 GB at a time
-                    pass
-            except OSError:
-                with contextlib.suppress(OSError):
-                    file.truncate(start)
-                raise
+        """Appends records to a .jsonl file of the run folder; main process only."""
+        append_records(self.folder / name, records)
 
     def save(self, step: int, bundle: Bundle, save_trainer: Callable[[Path], None], **state: Any) -> Path:
         """Saves a checkpoint of this step, see `Checkpoints.save`; returns the path under which it is found. `state`:

@@ -294,11 +294,23 @@ class Protocol:
 
 def first_event(text: str) -> tuple[Literal["answer", "code"], str] | None:
     """The first answer or closed Python block in a text, whichever closes first."""
+    found = _first(text)
+    return found[1:] if found else None
+
+
+def up_to_event(text: str) -> str:
+    """A turn up to the end of its first answer or program, where generation would have stopped; all of it if there is
+    none."""
+    found = _first(text)
+    return text[: found[0]] if found else text
+
+
+def _first(text: str) -> tuple[int, Literal["answer", "code"], str] | None:
     events = [(match.end(), "answer", match[1].strip()) for match in answers(text)]
     for span in spans(text):
         if span.kind == "fence" and span.closed and span.language in PYTHON_FENCES:
             events.append((span.end, "code", span.code(text)))
-    return min(events)[1:] if events else None
+    return min(events) if events else None
 
 
 # --------------------------------------------------------------------------------------------------------------------

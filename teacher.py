@@ -1,0 +1,486 @@
+"""Warm-start trajectories from a teacher behind any OpenAI-compatible endpoint.
+
+    python teacher.py --tasks train --model gpt-4o --dry_run                 what it would ask, before it costs anything
+    python teacher.py --tasks train --model gpt-4o --price_in 2.5 --price_out 10
+    python teacher.py --tasks gcd,lcm --model out/grpo/checkpoint --base_url http://127.0.0.1:8000/v1
+
+The teacher answers problems of the split "sft" in four styles: in text only, in code only, with the interpreter as it
+likes, and guided: a second prompt reads what there is so far and steers each turn towards text or code (as CodeSteer
+does; the student never sees it). The instructions come in several wordings, the temperatures in turn. Programs are
+really run. A chat endpoint does not go on within its own message, so what a program printed goes back as a message of
+the user's; what the teacher wrote behind the program, results that it made up included, is cut off first. The record is
+stitched together again as one reply with observations inside, as the student will write it.
+
+Right ones are kept, at most `--per_task` of each task, near-duplicates dropped; those in which a program failed and was
+mended, or text turned to code, are preferred by `--multi_turn_weight`.
+
+In `--out`: episodes.jsonl (all of them, each as soon as it is done), calls.jsonl (what every call has cost),
+trajectories.jsonl (the selection, for `sft.py --data`), summary.txt and tasks.svg. Started again with the same --out,
+after whatever interruption, it asks only for what is missing; the calls of an episode that was cut short are counted,
+and made again.
+
+Differs from the paper: any teacher in place of GPT-4o; a problem is asked in one style after the other until a task has
+enough, where the paper's numbers of tries are not known.
+"""
+
+import asyncio
+import dataclasses
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from checkpoint import write_whole
+from cli import (
+    Stopped,
+    UserError,
+    append_records,
+    check_arguments,
+    check_out,
+    parse_arguments,
+    run_main,
+    user_input,
+)
+from endpoint import Endpoint, Reply, Usage
+from executor import Executor, check_sandbox
+from rollout import PROMPT_STYLES, Protocol, first_event, up_to_event
+from suites.base import Problem
+from tasks import is_right, problems, resolve
+from trajectories import write_trajectories
+
+STYLES = ("free", "text", "code", "guided")
+# Of question and instruction; what is said to the teacher alone, and no student ever sees.
+FORMATS = (
+    "{instruction}{question}",
+    "{question}\n\n{instruction}",
+    "# Task\n{question}\n\n# How to answer\n{instruction}",
+    "{instruction}Check the result before you answer.\n\nQuestion: {question}",
+)
+GUIDED = (
+    "You may leave a turn without an answer where you are not sure; you will be asked to go on, with a hint how.\n\n"
+)
+GUIDE = (
+    "You watch somebody answer a question, by thinking in text and by Python programs that are run for them. Say in "
+    "one line what they should do next: start it with TEXT if they should think in text, CODE if they should write a "
+    "program, ANSWER if they should give the answer; then the reason, without the answer itself.\n\n"
+    "Question:\n{question}\n\nSo far:\n{so_far}"
+)
+SIMILAR = 0.9  # share of common word sequences from which on two replies to one question are the same
+SHINGLE = 4  # words in a sequence
+
+
+@dataclasses.dataclass
+class TeacherArguments:
+    model: str = dataclasses.field(default="", metadata={"help": "the teacher, as the endpoint calls it"})
+    base_url: str = dataclasses.field(default="", metadata={"help": "of the endpoint; empty: OpenAI's"})
+    out: str = dataclasses.field(default="out/teacher", metadata={"help": "folder; one that is there is gone on with"})
+    tasks: str = dataclasses.field(default="train", metadata={"help": "names, suites, embedded, all, train, test"})
+    per_task: int = dataclasses.field(default=70, metadata={"help": "trajectories kept of a task, at most"})
+    attempts: int = dataclasses.field(default=280, metadata={"help": "episodes of a task, at most"})
+    styles: list[str] = dataclasses.field(
+        default_factory=lambda: list(STYLES), metadata={"help": "free, text, code, guided: of a question, in turn"}
+    )
+    temperatures: list[float] = dataclasses.field(
+        default_factory=lambda: [0.7, 1.0], metadata={"help": "of questions, in turn"}
+    )
+    guide_model: str = dataclasses.field(default="", metadata={"help": "who gives the hints; empty: the teacher"})
+    keep_wrong: bool = dataclasses.field(default=False, metadata={"help": "keep wrong ones too: an ablation"})
+    multi_turn_weight: float = dataclasses.field(
+        default=2.0, metadata={"help": "how much likelier a reply with a repair, or that turns to code, is to be kept"}
+    )
+    max_code_runs: int = dataclasses.field(default=8, metadata={"help": "programs run per episode"})
+    max_turn_tokens: int = dataclasses.field(default=2048, metadata={"help": "tokens of one message"})
+    concurrency: int = dataclasses.field(default=16, metadata={"help": "calls at the same time"})
+    request_timeout: float = dataclasses.field(default=120.0, metadata={"help": "seconds a call may take"})
+    code_timeout: float = dataclasses.field(default=5.0, metadata={"help": "seconds a program may run"})
+    best_effort: bool = dataclasses.field(
+        default=False, metadata={"help": "run programs even where the sandbox does not hold, with your rights"}
+    )
+    price_in: float = dataclasses.field(default=0.0, metadata={"help": "dollars per million tokens of prompts"})
+    price_out: float = dataclasses.field(default=0.0, metadata={"help": "dollars per million tokens of replies"})
+    dry_run: bool = dataclasses.field(default=False, metadata={"help": "say what would be asked, and ask nothing"})
+    seed: int = dataclasses.field(default=0, metadata={"help": "of wordings and of the selection"})
+
+    def __post_init__(self):
+        check_arguments(self)
+        if unknown := {*self.styles} - {*STYLES}:
+            raise UserError(f"unknown style {', '.join(sorted(unknown))}: {', '.join(STYLES)}")
+        if not self.model:
+            raise UserError("--model is needed: the teacher's name, as the endpoint calls it")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# one episode
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """One problem, asked in one way."""
+
+    problem: Problem
+    style: str
+    format: int
+    temperature: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.problem.task}/{self.problem.index}/{self.style}/{self.format}/{self.temperature}"
+
+
+def attempts(task: str, arguments: TeacherArguments) -> list[Attempt]:
+    """All that may be asked of a task, in the order in which it is: a question in every style, then the next."""
+    count, styles = arguments.attempts, arguments.styles
+    pool = problems(task, "sft", -(-count // len(styles)))
+    found = []
+    for number, problem in enumerate(pool):
+        draw = random.Random(f"{arguments.seed} {task} {problem.index}")
+        temperature = arguments.temperatures[number % len(arguments.temperatures)]
+        found += [Attempt(problem, style, draw.randrange(len(FORMATS)), temperature) for style in styles]
+    return found[:count]
+
+
+class Conversation:
+    """One attempt: what is said to the endpoint, and what becomes of it as a trajectory."""
+
+    def __init__(self, attempt: Attempt, teacher: "Teacher"):
+        self.attempt, self.teacher, self.arguments = attempt, teacher, teacher.arguments
+        guided = attempt.style == "guided"
+        instruction = PROMPT_STYLES["free" if guided else attempt.style] + GUIDED * guided
+        question = attempt.problem.question
+        self.messages = [
+            {"role": "user", "content": FORMATS[attempt.format].format(instruction=instruction, question=question)}
+        ]
+        self.segments = [{"text": question, "source": "prompt"}]
+        self.protocol = Protocol(self.arguments.max_code_runs)
+        self.statuses: list[str] = []  # of programs
+        self.turns: list[str] = []  # "text" or "code"
+
+    async def record(self) -> dict[str, Any]:
+        """Runs it to its end."""
+        finish = ""
+        while not finish:
+            if self.attempt.style == "guided":
+                await self._hint()
+            finish = await self._turn()
+        problem, answer = self.attempt.problem, self.protocol.answer
+        verdict = answer is not None and await asyncio.to_thread(is_right, problem, answer, self.teacher.executor)
+        if finish == "answer" and not replays(self.segments):
+            finish = "unfit"
+        return {
+            "task": problem.task, "index": problem.index, "correct": bool(verdict),
+            "style": self.attempt.style, "format": self.attempt.format, "temperature": self.attempt.temperature,
+            "finish": "sandbox_error" if verdict is None else finish,
+            "answer": answer, "statuses": self.statuses, "turns": self.turns, "segments": self.segments,
+        }  # fmt: skip
+
+    async def _hint(self) -> None:
+        """Puts the guide's line behind what the teacher reads next."""
+        so_far = "".join(segment["text"] for segment in self.segments[1:]) or "(nothing yet)"
+        prompt = GUIDE.format(question=self.attempt.problem.question, so_far=so_far)
+        model = self.arguments.guide_model or self.arguments.model
+        reply = await self.teacher.ask(self.attempt, model, [{"role": "user", "content": prompt}])
+        line = next(iter(reply.text.strip().splitlines()), "")
+        if line:
+            self.messages[-1]["content"] += f"\n\nHint for your next turn: {line}"
+
+    async def _turn(self) -> str:
+        """One message of the teacher's and what follows from it; how the episode has ended, or an empty string."""
+        reply = await self.teacher.ask(self.attempt, self.arguments.model, self.messages)
+        text = up_to_event(reply.text.lstrip())
+        happened = first_event(text)
+        action = self.protocol.read(text, "" if happened else "length" if reply.finish == "length" else "end")
+        self._said(text if happened else text.rstrip())
+        if action.kind == "run" and self.attempt.style == "text":
+            return "turns"
+        if action.kind == "run":
+            result = await asyncio.wrap_future(self.teacher.executor.submit(action.text))
+            self.statuses.append(result.status)
+            action = self.protocol.observe(result)
+        if action.kind == "say":
+            self._observed(action.text)
+            return ""
+        # A guided teacher may think aloud, and be told to go on.
+        aloud = action.text == "no_answer" and self.attempt.style == "guided" and text.strip() != ""
+        if aloud and len(self.turns) <= self.arguments.max_code_runs:
+            self.messages.append({"role": "user", "content": "Go on."})
+            return ""
+        return action.text
+
+    def _said(self, text: str) -> None:
+        self.messages.append({"role": "assistant", "content": text})
+        event = first_event(text)
+        self.turns.append("code" if event and event[0] == "code" else "text")
+        if self.segments[-1]["source"] == "model":  # two messages in a row are one piece of the student's reply
+            self.segments[-1]["text"] += f"\n\n{text}"
+        else:
+            self.segments.append({"text": text, "source": "model"})
+
+    def _observed(self, text: str) -> None:
+        self.segments.append({"text": text, "source": "observation"})
+        self.messages.append({"role": "user", "content": text.strip("\n")})
+
+
+def replays(segments: Sequence[dict[str, str]]) -> bool:
+    """Whether a reply would have been stopped where these segments end: not where a message left a code block open that
+    the next one went on in."""
+    texts = [segment["text"] for segment in segments if segment["source"] == "model"]
+    events = [first_event(text) for text in texts]
+    if not all(events) or any(up_to_event(text) != text for text in texts):
+        return False
+    return [event[0] for event in events] == ["code"] * (len(events) - 1) + ["answer"]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# all of them
+
+
+class Teacher:
+    """Asks for what a folder does not hold yet."""
+
+    def __init__(self, arguments: TeacherArguments, endpoint: Endpoint, executor: Executor, folder: Path):
+        self.arguments, self.endpoint, self.executor, self.folder = arguments, endpoint, executor, folder
+        self.episodes = {record["key"]: record for record in read_records(folder / "episodes.jsonl")}
+        self.usage = Usage()
+        for call in read_records(folder / "calls.jsonl"):
+            self.usage.add(Usage(1, call["retries"], call["prompt_tokens"], call["completion_tokens"]))
+
+    async def ask(self, attempt: Attempt, model: str, messages: list[dict[str, str]]) -> Reply:
+        reply = await self.endpoint.chat(model, messages, attempt.temperature, self.arguments.max_turn_tokens)
+        self.usage.add(reply.usage)
+        used = dataclasses.asdict(reply.usage)
+        append_records(self.folder / "calls.jsonl", [{"key": attempt.key, "model": model, **used}])
+        return reply
+
+    async def task(self, name: str, bar: tqdm) -> None:
+        """Asks until enough is there. What is asked next depends on what was answered alone, never on the time."""
+        coming = attempts(name, self.arguments)
+        asked: list[dict[str, Any]] = []
+        while (missing := self.arguments.per_task - len(usable(asked, self.arguments.keep_wrong))) > 0 and coming:
+            wave, coming = coming[:missing], coming[missing:]
+            asked += await all_of([self._episode(attempt, bar) for attempt in wave])
+
+    async def _episode(self, attempt: Attempt, bar: tqdm) -> dict[str, Any]:
+        if (record := self.episodes.get(attempt.key)) is None:
+            record = {"key": attempt.key, **await Conversation(attempt, self).record()}
+            if record["finish"] != "sandbox_error":  # else it is asked again, when this is started again
+                append_records(self.folder / "episodes.jsonl", [record])
+                self.episodes[attempt.key] = record
+        right = sum(record["correct"] for record in self.episodes.values())
+        dollars = self.usage.dollars(self.arguments.price_in, self.arguments.price_out)
+        bar.set_postfix(right=right, calls=self.usage.calls, retries=self.usage.retries, dollars=f"{dollars:.2f}")
+        bar.update()
+        return record
+
+
+async def all_of(work: Sequence[Awaitable]) -> list[Any]:
+    """What each gives; the first error ends the others."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file that may not be there; what a killed process has left of one more is cut off."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    try:
+        return [json.loads(line) for line in data[:whole].splitlines()]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): move it away, or take another --out") from error
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# what is kept
+
+
+def repaired(record: dict[str, Any]) -> bool:
+    """A program failed, and a later one ran."""
+    statuses = record["statuses"]
+    return any(status != "ok" and "ok" in statuses[place:] for place, status in enumerate(statuses))
+
+
+def switched(record: dict[str, Any]) -> bool:
+    """A turn in text, then one with a program."""
+    turns = record["turns"]
+    return "text" in turns and "code" in turns[turns.index("text") :]
+
+
+def shingles(record: dict[str, Any]) -> set[tuple[str, ...]]:
+    """The sequences of words in what the model wrote."""
+    text = " ".join(segment["text"] for segment in record["segments"] if segment["source"] == "model")
+    words = re.findall(r"\w+|[^\w\s]", text.lower())
+    return {tuple(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))}
+
+
+def usable(records: Sequence[dict[str, Any]], keep_wrong: bool) -> list[dict[str, Any]]:
+    """Those that may be kept: right (or `keep_wrong`), ended by an answer, and not much the same as an earlier one for
+    the same question."""
+    found, seen = [], {}
+    for record in records:
+        if record["finish"] != "answer" or not (record["correct"] or keep_wrong):
+            continue
+        mine, others = shingles(record), seen.setdefault((record["task"], record["index"]), [])
+        if all(len(mine & other) < SIMILAR * len(mine | other) for other in others):
+            others.append(mine)
+            found.append(record)
+    return found
+
+
+def select(records: Sequence[dict[str, Any]], arguments: TeacherArguments) -> list[dict[str, Any]]:
+    """At most `per_task` of each task: weighted sampling without replacement (Efraimidis and Spirakis, 2006). Neither
+    the order of the records nor other tasks matter."""
+    keyed = []
+    for record in usable(sorted(records, key=lambda record: record["key"]), arguments.keep_wrong):
+        weight = arguments.multi_turn_weight if repaired(record) or switched(record) else 1.0
+        draw = random.Random(f"{arguments.seed} {record['key']}").random()
+        keyed.append((draw ** (1 / weight) if weight > 0 else -1.0, record))
+    kept, counts = [], Counter()
+    for _, record in sorted(keyed, key=lambda pair: (-pair[0], pair[1]["key"])):
+        if counts[record["task"]] < arguments.per_task:
+            counts[record["task"]] += 1
+            kept.append(record)
+    return sorted(kept, key=lambda record: record["key"])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# what is said
+
+
+def plan(names: Sequence[str], arguments: TeacherArguments) -> str:
+    """What a run would ask at least, if all were right at once, and at most."""
+    least = most = calls_least = calls_most = 0
+    for name in names:
+        coming = attempts(name, arguments)
+        longest = {"guided": 2 * (arguments.max_code_runs + 2)}
+        fewest = {"guided": 2}
+        wave = coming[: arguments.per_task]
+        least, most = least + len(wave), most + len(coming)
+        calls_least += sum(fewest.get(attempt.style, 1) for attempt in wave)
+        calls_most += sum(longest.get(attempt.style, arguments.max_code_runs + 2) for attempt in coming)
+    tokens = calls_most * arguments.max_turn_tokens
+    return (
+        f"{len(names)} tasks: {least:,} to {most:,} episodes, {calls_least:,} to {calls_most:,} calls, and replies of "
+        f"at most {tokens:,} tokens together (dollars {tokens * arguments.price_out / 1e6:,.2f}); prompts come on top"
+    )
+
+
+def summary(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]], usage: Usage, dollars: float) -> str:
+    """A table, a row per task: how many were asked, right and kept; of those kept, the shares by what they show."""
+    lines = [f"{'task':36} {'asked':>6} {'right':>6} {'kept':>5} {'code':>5} {'repair':>7} {'switch':>7} {'turns':>6}"]
+    names = sorted({record["task"] for record in records})
+    for name in [*names, "all"]:
+        mine = [record for record in records if name in ("all", record["task"])]
+        stay = [record for record in kept if name in ("all", record["task"])]
+        count = max(1, len(stay))
+        code = sum(bool(record["statuses"]) for record in stay) / count
+        shares = f"{code:5.2f} {sum(map(repaired, stay)) / count:7.2f} {sum(map(switched, stay)) / count:7.2f}"
+        turns = sum(len(record["turns"]) for record in stay) / count
+        right = sum(record["correct"] for record in mine)
+        lines.append(f"{name:36} {len(mine):6} {right:6} {len(stay):5} {shares} {turns:6.1f}")
+    lines.append(
+        f"\n{usage.calls:,} calls, {usage.retries:,} made again, {usage.prompt_tokens:,} tokens of prompts and "
+        f"{usage.completion_tokens:,} of replies" + (f", {dollars:,.2f} dollars" if dollars else "")
+    )
+    return "\n".join(lines)
+
+
+def picture(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]], path: Path) -> None:
+    """A bar per task: kept in one turn, kept in several, right but not kept."""
+    from matplotlib.figure import Figure
+
+    names = sorted({record["task"] for record in records}, reverse=True)
+    figure = Figure(figsize=(7, 1 + 0.16 * len(names)), layout="constrained")
+    axes, left = figure.subplots(), Counter()
+    right = Counter(record["task"] for record in records if record["correct"])
+    one = Counter(record["task"] for record in kept if len(record["turns"]) == 1)
+    several = Counter(record["task"] for record in kept if len(record["turns"]) > 1)
+    rest = right - one - several
+    for label, counts in (("kept, one turn", one), ("kept, several turns", several), ("right, not kept", rest)):
+        axes.barh(names, [counts[name] for name in names], left=[left[name] for name in names], label=label, height=0.8)
+        left += counts
+    axes.set(xlabel="trajectories", ylim=(-1, len(names)))
+    axes.tick_params(axis="y", labelsize=6)
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Command line
+
+MAY_CHANGE = {"per_task", "attempts", "multi_turn_weight", "keep_wrong", "concurrency", "request_timeout", "tasks"}
+MAY_CHANGE |= {"price_in", "price_out", "dry_run", "best_effort", "base_url"}
+
+
+def remember(folder: Path, arguments: TeacherArguments) -> None:
+    """Writes down the settings; UserError if what the folder holds was asked with others."""
+    file, values = folder / "config.yaml", dataclasses.asdict(arguments)
+    if file.exists():
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        other = [key for key, value in values.items() if key not in MAY_CHANGE and value != before.get(key)]
+        if other:
+            was = ", ".join(f"--{key} {before.get(key)}" for key in other)
+            raise UserError(f"{folder} was begun with {was}: take that, or another --out")
+    write_whole(file, [yaml.safe_dump(values, sort_keys=False)])
+
+
+def teach(arguments: TeacherArguments) -> Path:
+    """Asks for what is missing, selects, and returns the file of trajectories."""
+    folder = Path(arguments.out)
+    with user_input():
+        names = resolve(arguments.tasks)
+    if arguments.dry_run:
+        print(plan(names, arguments))
+        return folder
+    check_out(folder)
+    check_sandbox(arguments.best_effort)
+    folder.mkdir(parents=True, exist_ok=True)
+    remember(folder, arguments)
+
+    async def ask(executor: Executor) -> Teacher:
+        endpoint = Endpoint(arguments.base_url, arguments.concurrency, arguments.request_timeout)
+        try:
+            teacher = Teacher(arguments, endpoint, executor, folder)
+            with tqdm(desc="episodes", unit="episode", mininterval=1) as bar:
+                await all_of([teacher.task(name, bar) for name in names])
+            return teacher
+        finally:
+            await endpoint.close()
+
+    try:
+        with Executor(timeout=arguments.code_timeout, best_effort=arguments.best_effort) as executor:
+            teacher = asyncio.run(ask(executor))
+    except (UserError, Stopped):
+        count = len(read_records(folder / "episodes.jsonl"))
+        print(f"\n{count} episodes are kept in {folder}; the same command goes on with them", flush=True)
+        raise
+    records = [record for record in teacher.episodes.values() if record["task"] in names]
+    kept = select(records, arguments)
+    text = summary(records, kept, teacher.usage, teacher.usage.dollars(arguments.price_in, arguments.price_out))
+    write_trajectories(kept, folder / "trajectories.jsonl")
+    write_whole(folder / "summary.txt", [text, "\n"])
+    picture(records, kept, folder / "tasks.svg")
+    print(f"{text}\n\n{folder / 'trajectories.jsonl'}")
+    return folder / "trajectories.jsonl"
+
+
+def main(argv: list[str] | None = None) -> None:
+    teach(parse_arguments(TeacherArguments, argv))
+
+
+if __name__ == "__main__":
+    run_main(main)
