@@ -70,16 +70,17 @@ class Handler(BaseHTTPRequestHandler):
     def fail(self, fault: str) -> None:
         with self.server.lock:
             self.server.failed[fault] += 1
+        close = {"Connection": "close"}  # or the client would use it again, and count one more failure
         if fault.isdigit():
-            self.send(int(fault), json.dumps({"error": {"message": "on purpose"}}), {"Retry-After": "0"})
+            self.send(int(fault), json.dumps({"error": {"message": "on purpose"}}), {"Retry-After": "0", **close})
         elif fault == "slow":
             time.sleep(SLOW)
         elif fault == "cut":
-            self.send(200, '{"id": "x", "choices": [{"mess', {}, longer=100)
+            self.send(200, '{"id": "x", "choices": [{"mess', close, longer=100)
         elif fault == "malformed":
-            self.send(200, '{"id": "x", "choices": [{"mess', {})
+            self.send(200, '{"id": "x", "choices": [{"mess', close)
         else:
-            self.send(200, '{"id": "x", "object": "chat.completion", "choices": []}', {})
+            self.send(200, '{"id": "x", "object": "chat.completion", "choices": []}', close)
         self.close_connection = True
 
     def reply(self, request: dict, text: str) -> None:

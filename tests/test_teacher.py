@@ -69,7 +69,7 @@ def quick(monkeypatch):
 def taught(tmp_path_factory):
     """A folder, and the server that has answered, after many failures."""
     folder = tmp_path_factory.mktemp("teacher") / "run"
-    with pytest.MonkeyPatch.context() as patch, ChatServer(scripted_model, faults=0.2) as server:
+    with pytest.MonkeyPatch.context() as patch, ChatServer(scripted_model, faults=0.3) as server:
         patch.setattr(endpoint, "FIRST_WAIT", 0.01)
         patch.delenv("OPENAI_API_KEY", raising=False)
         teacher.teach(arguments(server, folder))
