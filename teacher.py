@@ -55,6 +55,7 @@ from tasks import is_right, problems, resolve
 from trajectories import write_trajectories
 
 STYLES = ("free", "text", "code", "guided")
+BARE = "bare"  # the question alone, for teachers that were trained on nothing else
 # Of question and instruction; what is said to the teacher alone, and no student ever sees.
 FORMATS = (
     "{instruction}{question}",
@@ -84,7 +85,8 @@ class TeacherArguments:
     per_task: int = dataclasses.field(default=70, metadata={"help": "trajectories kept of a task, at most"})
     attempts: int = dataclasses.field(default=280, metadata={"help": "episodes of a task, at most"})
     styles: list[str] = dataclasses.field(
-        default_factory=lambda: list(STYLES), metadata={"help": "free, text, code, guided: of a question, in turn"}
+        default_factory=lambda: list(STYLES),
+        metadata={"help": "free, text, code, guided, bare: of a question, in turn"},
     )
     temperatures: list[float] = dataclasses.field(
         default_factory=lambda: [0.7, 1.0], metadata={"help": "of questions, in turn"}
@@ -109,7 +111,7 @@ class TeacherArguments:
 
     def __post_init__(self):
         check_arguments(self)
-        if unknown := {*self.styles} - {*STYLES}:
+        if unknown := {*self.styles} - {*STYLES, BARE}:
             raise UserError(f"unknown style {', '.join(sorted(unknown))}: {', '.join(STYLES)}")
         if not self.model:
             raise UserError("--model is needed: the teacher's name, as the endpoint calls it")
@@ -141,7 +143,8 @@ def attempts(task: str, arguments: TeacherArguments) -> list[Attempt]:
     for number, problem in enumerate(pool):
         draw = random.Random(f"{arguments.seed} {task} {problem.index}")
         temperature = arguments.temperatures[number % len(arguments.temperatures)]
-        found += [Attempt(problem, style, draw.randrange(len(FORMATS)), temperature) for style in styles]
+        formats = [0 if style == BARE else draw.randrange(len(FORMATS)) for style in styles]
+        found += [Attempt(problem, style, form, temperature) for style, form in zip(styles, formats, strict=True)]
     return found[:count]
 
 
