@@ -356,13 +356,14 @@ class FailingExecutor(SlowExecutor):
 def test_every_episode_comes_back_however_its_programs_end(deterministic):
     """An episode that is forgotten, told twice, or whose slot is not given back makes a rollout wait for ever or a
     group too small. The model writes whole blocks and answers as single tokens, at random."""
-    pieces = ("```python\n7\n```", "<<<42>>>", "```py\n", "\n```\nSo", ">>>")
+    pieces = ("\n```python\n7\n```", "<<<42>>>", "```py\n", "\n```\nSo", ">>>")
     bundle = scripted_bundle(pieces)
     bundle.end_ids = [0, 1, 2, 3]
     logits, favoured = bundle.model.logits, torch.zeros(len(bundle.tokenizer))
-    favoured[256:] = torch.tensor([8.0, 4.0, 3.0, 3.0, 3.0])
+    favoured[256:] = torch.tensor([14.0, 12.0, 9.0, 9.0, 9.0])
+    favoured[bundle.end_ids] = 9.0
     bundle.model.logits = lambda hidden: logits(hidden) + favoured
-    arguments = RolloutArguments(slots=12, max_reply_tokens=90, max_code_runs=2, deterministic=deterministic)
+    arguments = RolloutArguments(slots=12, max_reply_tokens=200, max_code_runs=2, deterministic=deterministic)
 
     class Watched(Rollout):
         def on_step(self, generator, live):
