@@ -249,6 +249,7 @@ class Teacher:
     def __init__(self, arguments: TeacherArguments, endpoint: Endpoint, executor: Executor, folder: Path):
         self.arguments, self.endpoint, self.executor, self.folder = arguments, endpoint, executor, folder
         self.episodes = {record["key"]: record for record in read_records(folder / "episodes.jsonl")}
+        self.slots = asyncio.Semaphore(arguments.concurrency)  # of episodes too: begun ones are brought to their end
         self.usage = Usage()
         for call in read_records(folder / "calls.jsonl"):
             self.usage.add(Usage(1, call["retries"], call["prompt_tokens"], call["completion_tokens"]))
@@ -270,13 +271,20 @@ class Teacher:
 
     async def _episode(self, attempt: Attempt, bar: tqdm) -> dict[str, Any]:
         if (record := self.episodes.get(attempt.key)) is None:
-            record = {"key": attempt.key, **await Conversation(attempt, self).record()}
+            async with self.slots:
+                record = {"key": attempt.key, **await Conversation(attempt, self).record()}
             if record["finish"] != "sandbox_error":  # else it is asked again, when this is started again
                 append_records(self.folder / "episodes.jsonl", [record])
                 self.episodes[attempt.key] = record
         right = sum(record["correct"] for record in self.episodes.values())
         dollars = self.usage.dollars(self.arguments.price_in, self.arguments.price_out)
-        bar.set_postfix(right=right, calls=self.usage.calls, retries=self.usage.retries, dollars=f"{dollars:.2f}")
+        figures = {
+            "right": right,
+            "calls": self.usage.calls,
+            "retries": self.usage.retries,
+            "dollars": f"{dollars:.2f}",
+        }
+        bar.set_postfix(figures, refresh=False)
         bar.update()
         return record
 
