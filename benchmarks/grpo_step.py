@@ -16,29 +16,20 @@ import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
+from peers import Worker, asked_again, make_model, parse_flags, take_turns, tell
 from torch import Tensor
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 GROUPS, GROUP_SIZE, SHORTEST, LONGEST = 16, 8, 16, 140
 PROGRAM = "\n```python\nprint(6 * 7)\n```"
 FREE = -1  # in a list of forced tokens: whatever is sampled, but for special tokens and what could end a fence
-SIZES = {
-    "tiny": {},
-    "30m": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 12, "num_attention_heads": 8},
-}
 
 
 def lengths(step: int) -> list[tuple[int, int]]:
@@ -54,18 +45,11 @@ def reward(episode: int) -> float:
     return float(episode % 2)
 
 
-def report(ready: Callable[[], Iterator[dict[str, Any]]]) -> None:
-    """The far side of a `Worker`: one step, and a line of figures about it, for every line that comes in."""
-    for figures in ready():
-        figures["bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print("\n@" + json.dumps(figures), flush=True)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # ours
 
 
-def ours(folder: str, tools: bool) -> Iterator[dict[str, Any]]:
+def ours(folder: str, tools: str = "") -> None:
     import generator
     from executor import Executor
     from grpo import GRPOArguments, update
@@ -88,7 +72,8 @@ def ours(folder: str, tools: bool) -> Iterator[dict[str, Any]]:
         result = executor.submit(PROGRAM.split("\n")[2]).result()
         seen = len(observation_tokens(tokenizer, observation(result), settings.max_observation_tokens))
         rollout, asked = Rollout(policy.bundle, executor, settings), []
-        for step, _ in enumerate(sys.stdin):
+        step = 0
+        while asked_again():
             keys, order = torch.tensor([sampling_key(0, step, i) for i in range(GROUPS * GROUP_SIZE)]).sort()
             table = torch.full((GROUPS * GROUP_SIZE, 1024), FREE)
             for i, (before, after) in enumerate(lengths(step)):
@@ -115,12 +100,13 @@ def ours(folder: str, tools: bool) -> Iterator[dict[str, Any]]:
             update(policy, episodes, settings, step, None)
             policy.sync()
             times.append(time.perf_counter())
-            yield {
-                "rollout": times[1] - times[0],
-                "update": times[2] - times[1],
-                "sampled": sum(int(episode.sampled.sum()) for episode in episodes),
-                "programs": sum(turn.result.stdout == "42\n" for e in episodes for turn in e.turns if turn.result),
-            }
+            step += 1
+            tell(
+                rollout=times[1] - times[0],
+                update=times[2] - times[1],
+                sampled=sum(int(episode.sampled.sum()) for episode in episodes),
+                programs=sum(turn.result.stdout == "42\n" for e in episodes for turn in e.turns if turn.result),
+            )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -161,11 +147,7 @@ def python(code: str) -> str:
     return done.stdout + done.stderr
 
 
-def trl(folder: str, tools: bool) -> Iterator[dict[str, Any]]:
-    """Yields from inside the training loop: by a thread that runs it."""
-    import queue
-    import threading
-
+def trl(folder: str, tools: str = "") -> None:
     from datasets import Dataset
     from transformers import AutoTokenizer, LogitsProcessor, LogitsProcessorList, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
@@ -173,9 +155,8 @@ def trl(folder: str, tools: bool) -> Iterator[dict[str, Any]]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template, tokenizer.response_template = TEMPLATE, RESPONSES
     banned, end, program = torch.tensor(unwanted(tokenizer)), tokenizer.eos_token_id, tokenizer.encode(PROGRAM)
-    asked, python.runs = json.loads(os.environ["QUESTIONS"]), 0
+    asked, python.runs = json.loads((Path(folder) / "questions.json").read_text()), 0
     state = {"step": 0, "turn": 0}
-    figures: queue.Queue[dict[str, Any]] = queue.Queue()
 
     class Forced(LogitsProcessor):
         """One turn's tokens."""
@@ -200,14 +181,14 @@ def trl(folder: str, tools: bool) -> Iterator[dict[str, Any]]:
 
     class Paced(TrainerCallback):
         def on_step_begin(self, *_, **__):
-            if not sys.stdin.readline():
+            if not asked_again():
                 os._exit(0)
             state.update(turn=0, rollout=0.0, sampled=0, runs=python.runs, began=time.perf_counter())
 
         def on_step_end(self, *_, **__):
             seconds = time.perf_counter() - state["began"]
             more = {"sampled": state["sampled"], "programs": python.runs - state["runs"]}
-            figures.put({"rollout": state["rollout"], "update": seconds - state["rollout"], **more})
+            tell(rollout=state["rollout"], update=seconds - state["rollout"], **more)
             state["step"] += 1
 
     class Watched(GRPOTrainer):
@@ -246,9 +227,7 @@ def trl(folder: str, tools: bool) -> Iterator[dict[str, Any]]:
         return generate(**arguments, logits_processor=LogitsProcessorList([processor]))
 
     trainer.model.generate = force
-    threading.Thread(target=trainer.train, daemon=True).start()
-    while True:
-        yield figures.get()
+    trainer.train()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -266,76 +245,25 @@ def unwanted(tokenizer) -> list[int]:
     return [i for token, i in tokenizer.get_vocab().items() if i in tokenizer.all_special_ids or {*"`<>"} & {*token}]
 
 
-class Worker:
-    """A process that does a step whenever it is told to."""
-
-    def __init__(self, python: str, system: str, folder: str, tools: bool, threads: int, asked: list[str]):
-        command = [python, __file__, "--worker", system, "--folder", folder, *(["--tools"] if tools else [])]
-        more = {"OMP_NUM_THREADS": str(threads), "QUESTIONS": json.dumps(asked), "TRL_EXPERIMENTAL_SILENCE": "1"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(command, env=os.environ | more, text=True, **pipes)
-
-    def step(self) -> dict[str, float]:
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("@"):
-                return json.loads(line[1:])
-        raise SystemExit(f"a process has ended:\n{self.process.stderr.read()}")
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def make_model(size: dict[str, int], folder: Path) -> int:
-    """Random weights of a size, and how many there are."""
-    from gpu import random_weights
-
-    shape = json.loads((ROOT / "assets/tiny/config.json").read_text()) | size
-    shape["layer_types"] = ["full_attention"] * shape["num_hidden_layers"]
-    (folder / "shape").mkdir()
-    (folder / "shape/config.json").write_text(json.dumps(shape))
-    random_weights(folder / "shape", folder)
-    from checkpoint import load_bundle
-
-    return sum(parameter.numel() for parameter in load_bundle(str(folder)).model.parameters())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trl_python", help="the interpreter of an environment that has TRL")
-    parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--worker", choices=("ours", "trl"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
-    parser.add_argument("--tools", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parse_flags(__doc__)
     if arguments.worker:
-        system = {"ours": ours, "trl": trl}[arguments.worker]
-        report(lambda: system(arguments.folder, arguments.tools))
+        system, *tools = arguments.worker
+        {"ours": ours, "trl": trl}[system](arguments.folder, *tools)
         return
-    if not arguments.trl_python:
-        parser.error("--trl_python is needed")
-    asked = [problem.question for problem in questions()]
     for name in arguments.models:
-        for tools in (False, True):
+        for tools in ([], ["tools"]):
             with tempfile.TemporaryDirectory() as folder:
-                weights = make_model(SIZES[name], Path(folder))
-                compare(arguments, f"{name} ({weights / 1e6:.1f}M)" + ", with tools" * tools, folder, tools, asked)
+                title = ", with ".join([make_model(name, Path(folder)), *tools])
+                asked = [problem.question for problem in questions()]
+                (Path(folder) / "questions.json").write_text(json.dumps(asked))
+                compare(arguments, title, folder, tools)
 
 
-def compare(arguments: argparse.Namespace, title: str, folder: str, tools: bool, asked: list[str]) -> None:
+def compare(arguments: argparse.Namespace, title: str, folder: str, tools: list[str]) -> None:
     interpreters = {"ours": sys.executable, "trl": arguments.trl_python}
-    workers = {k: Worker(v, k, folder, tools, arguments.threads, asked) for k, v in interpreters.items()}
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
-    for number in range(arguments.rounds + 1):
-        for name, worker in workers.items():
-            figures = worker.step()
-            found[name] += [figures] * (number > 0)
-    for worker in workers.values():
-        worker.end()
+    workers = {k: Worker(v, [k, *tools], folder, arguments.threads) for k, v in interpreters.items()}
+    found = take_turns(workers, arguments.rounds)
     print(f"\n{title}, {arguments.threads} threads, medians of {arguments.rounds} steps (least-most)")
     print(f"{'':6} {'step, s':>22} {'rollout':>8} {'update':>8} {'sampled/s':>10} {'peak GB':>8}  tokens, programs")
     for name, steps in found.items():
