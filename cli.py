@@ -53,12 +53,12 @@ AT_LEAST = {
     ),
     1: (
         "attempts", "batch_size", "concurrency", "epochs", "group_size", "keep_checkpoints", "max_length",
-        "max_observation_tokens", "max_reply_tokens", "max_turn_tokens", "micro_batch_tokens", "per_task",
-        "problems_per_task", "prompts_per_step", "replicas", "samples", "slots", "steps", "trajectories",
-        "updates_per_step",
+        "max_observation_chars", "max_observation_tokens", "max_reply_tokens", "max_turn_tokens",
+        "micro_batch_tokens", "per_task", "problems_per_task", "prompts_per_step", "replicas", "samples", "slots",
+        "steps", "trajectories", "updates_per_step",
     ),
 }  # fmt: skip
-ABOVE_ZERO = ("code_timeout", "request_timeout", "max_grad_norm", "temperature", "top_p")
+ABOVE_ZERO = ("code_timeout", "request_timeout", "max_grad_norm", "spare", "temperature", "top_p")
 # Errors of the system that are the machine's, never a bug.
 MACHINE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE,

@@ -26,9 +26,8 @@ enough, where the paper's numbers of tries are not known.
 import asyncio
 import dataclasses
 import json
+import math
 import random
-import re
-from collections import Counter
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,8 @@ from cli import (
 )
 from endpoint import Endpoint, Reply, Usage
 from executor import Executor, check_sandbox
-from rollout import PROMPT_STYLES, Protocol, first_event, up_to_event
+from rollout import CUT_NOTE, PROMPT_STYLES, Protocol, first_event, up_to_event
+from selection import picture, select, summary, usable
 from suites.base import Problem
 from tasks import is_right, problems, resolve
 from trajectories import write_trajectories
@@ -72,8 +72,6 @@ GUIDE = (
     "program, ANSWER if they should give the answer; then the reason, without the answer itself.\n\n"
     "Question:\n{question}\n\nSo far:\n{so_far}"
 )
-SIMILAR = 0.9  # share of common word sequences from which on two replies to one question are the same
-SHINGLE = 4  # words in a sequence
 
 
 @dataclasses.dataclass
@@ -83,6 +81,10 @@ class TeacherArguments:
     out: str = dataclasses.field(default="out/teacher", metadata={"help": "folder; one that is there is gone on with"})
     tasks: str = dataclasses.field(default="train", metadata={"help": "names, suites, embedded, all, train, test"})
     per_task: int = dataclasses.field(default=70, metadata={"help": "trajectories kept of a task, at most"})
+    spare: float = dataclasses.field(
+        default=1.5,
+        metadata={"help": "how many right ones to look for, times --per_task: what there is to choose from"},
+    )
     attempts: int = dataclasses.field(default=280, metadata={"help": "episodes of a task, at most"})
     styles: list[str] = dataclasses.field(
         default_factory=lambda: list(STYLES),
@@ -100,6 +102,9 @@ class TeacherArguments:
     max_turn_tokens: int = dataclasses.field(default=2048, metadata={"help": "tokens of one message"})
     concurrency: int = dataclasses.field(default=16, metadata={"help": "calls at the same time"})
     request_timeout: float = dataclasses.field(default=120.0, metadata={"help": "seconds a call may take"})
+    max_observation_chars: int = dataclasses.field(
+        default=3000, metadata={"help": "longer output is cut in the middle, with a note"}
+    )
     code_timeout: float = dataclasses.field(default=5.0, metadata={"help": "seconds a program may run"})
     best_effort: bool = dataclasses.field(
         default=False, metadata={"help": "run programs even where the sandbox does not hold, with your rights"}
@@ -225,6 +230,8 @@ class Conversation:
             self.segments.append({"text": text, "source": "model"})
 
     def _observed(self, text: str) -> None:
+        if (most := self.arguments.max_observation_chars) < len(text):
+            text = text[: most // 2] + CUT_NOTE + text[-(most // 2) :]
         self.segments.append({"text": text, "source": "observation"})
         self.messages.append({"role": "user", "content": text.strip("\n")})
 
@@ -265,7 +272,7 @@ class Teacher:
         """Asks until enough is there. What is asked next depends on what was answered alone, never on the time."""
         coming = attempts(name, self.arguments)
         asked: list[dict[str, Any]] = []
-        while (missing := self.arguments.per_task - len(usable(asked, self.arguments.keep_wrong))) > 0 and coming:
+        while (missing := wanted(self.arguments) - len(usable(asked, self.arguments.keep_wrong))) > 0 and coming:
             wave, coming = coming[:missing], coming[missing:]
             asked += await all_of([self._episode(attempt, bar) for attempt in wave])
 
@@ -287,6 +294,11 @@ class Teacher:
         bar.set_postfix(figures, refresh=False)
         bar.update()
         return record
+
+
+def wanted(arguments: TeacherArguments) -> int:
+    """Of one task, how many are looked for."""
+    return math.ceil(arguments.spare * arguments.per_task)
 
 
 async def all_of(work: Sequence[Awaitable]) -> list[Any]:
@@ -315,60 +327,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# what is kept
-
-
-def repaired(record: dict[str, Any]) -> bool:
-    """A program failed, and a later one ran."""
-    statuses = record["statuses"]
-    return any(status != "ok" and "ok" in statuses[place:] for place, status in enumerate(statuses))
-
-
-def switched(record: dict[str, Any]) -> bool:
-    """A turn in text, then one with a program."""
-    turns = record["turns"]
-    return "text" in turns and "code" in turns[turns.index("text") :]
-
-
-def shingles(record: dict[str, Any]) -> set[tuple[str, ...]]:
-    """The sequences of words in what the model wrote."""
-    text = " ".join(segment["text"] for segment in record["segments"] if segment["source"] == "model")
-    words = re.findall(r"\w+|[^\w\s]", text.lower())
-    return {tuple(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))}
-
-
-def usable(records: Sequence[dict[str, Any]], keep_wrong: bool) -> list[dict[str, Any]]:
-    """Those that may be kept: right (or `keep_wrong`), ended by an answer, and not much the same as an earlier one for
-    the same question."""
-    found, seen = [], {}
-    for record in records:
-        if record["finish"] != "answer" or not (record["correct"] or keep_wrong):
-            continue
-        mine, others = shingles(record), seen.setdefault((record["task"], record["index"]), [])
-        if all(len(mine & other) < SIMILAR * len(mine | other) for other in others):
-            others.append(mine)
-            found.append(record)
-    return found
-
-
-def select(records: Sequence[dict[str, Any]], arguments: TeacherArguments) -> list[dict[str, Any]]:
-    """At most `per_task` of each task: weighted sampling without replacement (Efraimidis and Spirakis, 2006). Neither
-    the order of the records nor other tasks matter."""
-    keyed = []
-    for record in usable(sorted(records, key=lambda record: record["key"]), arguments.keep_wrong):
-        weight = arguments.multi_turn_weight if repaired(record) or switched(record) else 1.0
-        draw = random.Random(f"{arguments.seed} {record['key']}").random()
-        keyed.append((draw ** (1 / weight) if weight > 0 else -1.0, record))
-    kept, counts = [], Counter()
-    for _, record in sorted(keyed, key=lambda pair: (-pair[0], pair[1]["key"])):
-        if counts[record["task"]] < arguments.per_task:
-            counts[record["task"]] += 1
-            kept.append(record)
-    return sorted(kept, key=lambda record: record["key"])
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# what is said
+# Command line
 
 
 def plan(names: Sequence[str], arguments: TeacherArguments) -> str:
@@ -378,7 +337,7 @@ def plan(names: Sequence[str], arguments: TeacherArguments) -> str:
         coming = attempts(name, arguments)
         longest = {"guided": 2 * (arguments.max_code_runs + 2)}
         fewest = {"guided": 2}
-        wave = coming[: arguments.per_task]
+        wave = coming[: wanted(arguments)]
         least, most = least + len(wave), most + len(coming)
         calls_least += sum(fewest.get(attempt.style, 1) for attempt in wave)
         calls_most += sum(longest.get(attempt.style, arguments.max_code_runs + 2) for attempt in coming)
@@ -389,51 +348,16 @@ def plan(names: Sequence[str], arguments: TeacherArguments) -> str:
     )
 
 
-def summary(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]], usage: Usage, dollars: float) -> str:
-    """A table, a row per task: how many were asked, right and kept; of those kept, the shares by what they show."""
-    lines = [f"{'task':36} {'asked':>6} {'right':>6} {'kept':>5} {'code':>5} {'repair':>7} {'switch':>7} {'turns':>6}"]
-    names = sorted({record["task"] for record in records})
-    for name in [*names, "all"]:
-        mine = [record for record in records if name in ("all", record["task"])]
-        stay = [record for record in kept if name in ("all", record["task"])]
-        count = max(1, len(stay))
-        code = sum(bool(record["statuses"]) for record in stay) / count
-        shares = f"{code:5.2f} {sum(map(repaired, stay)) / count:7.2f} {sum(map(switched, stay)) / count:7.2f}"
-        turns = sum(len(record["turns"]) for record in stay) / count
-        right = sum(record["correct"] for record in mine)
-        lines.append(f"{name:36} {len(mine):6} {right:6} {len(stay):5} {shares} {turns:6.1f}")
-    lines.append(
-        f"\n{usage.calls:,} calls, {usage.retries:,} made again, {usage.prompt_tokens:,} tokens of prompts and "
-        f"{usage.completion_tokens:,} of replies" + (f", {dollars:,.2f} dollars" if dollars else "")
-    )
-    return "\n".join(lines)
-
-
-def picture(records: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]], path: Path) -> None:
-    """A bar per task: kept in one turn, kept in several, right but not kept."""
-    from matplotlib.figure import Figure
-
-    names = sorted({record["task"] for record in records}, reverse=True)
-    figure = Figure(figsize=(7, 1 + 0.16 * len(names)), layout="constrained")
-    axes, left = figure.subplots(), Counter()
-    right = Counter(record["task"] for record in records if record["correct"])
-    one = Counter(record["task"] for record in kept if len(record["turns"]) == 1)
-    several = Counter(record["task"] for record in kept if len(record["turns"]) > 1)
-    rest = right - one - several
-    for label, counts in (("kept, one turn", one), ("kept, several turns", several), ("right, not kept", rest)):
-        axes.barh(names, [counts[name] for name in names], left=[left[name] for name in names], label=label, height=0.8)
-        left += counts
-    axes.set(xlabel="trajectories", ylim=(-1, len(names)))
-    axes.tick_params(axis="y", labelsize=6)
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, format="svg", metadata={"Date": None})
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Command line
-
-MAY_CHANGE = {"per_task", "attempts", "multi_turn_weight", "keep_wrong", "concurrency", "request_timeout", "tasks"}
+MAY_CHANGE = {
+    "per_task",
+    "spare",
+    "attempts",
+    "multi_turn_weight",
+    "keep_wrong",
+    "concurrency",
+    "request_timeout",
+    "tasks",
+}
 MAY_CHANGE |= {"price_in", "price_out", "dry_run", "best_effort", "base_url"}
 
 
@@ -480,7 +404,8 @@ def teach(arguments: TeacherArguments) -> Path:
         print(f"\n{count} episodes are kept in {folder}; the same command goes on with them", flush=True)
         raise
     records = [record for record in teacher.episodes.values() if record["task"] in names]
-    kept = select(records, arguments)
+    choice = (arguments.per_task, arguments.multi_turn_weight, arguments.keep_wrong, arguments.seed)
+    kept = select(records, *choice)
     text = summary(records, kept, teacher.usage, teacher.usage.dollars(arguments.price_in, arguments.price_out))
     write_trajectories(kept, folder / "trajectories.jsonl")
     write_whole(folder / "summary.txt", [text, "\n"])
