@@ -65,15 +65,11 @@ class ServeArguments:
     host: str = field(default="127.0.0.1", metadata={"help": "0.0.0.0: reached from other machines too"})
     port: int = field(default=8000, metadata={"help": "0: any that is free"})
     served_name: str = field(default="", metadata={"help": "the model's name to clients; empty: --model"})
-    prompt_style: str = field(
-        default="", metadata={"help": "free | text | code | bare; empty: the checkpoint's, or free"}
-    )
+    prompt_style: str = field(default="", metadata={"help": "free | text | code | bare; empty: as trained, or free"})
     slots: int = field(default=32, metadata={"help": "replies generated at the same time, as far as memory goes"})
     max_length: int = field(default=8192, metadata={"help": "tokens of messages and reply, within the model's context"})
     max_reply_tokens: int = field(default=2048, metadata={"help": "longest reply where a request has no max_tokens"})
-    max_observation_tokens: int = field(
-        default=96, metadata={"help": "longer output is cut in the middle, with a note"}
-    )
+    max_observation_tokens: int = field(default=96, metadata={"help": "longer output is cut in the middle"})
 
 
 class RefusalError(Exception):
@@ -174,14 +170,17 @@ class Reply:
 
 
 class Engine:
-    """Answers requests, as many as fit at a time. `request` is for other threads, and so are `inbox` and `open`, the
-    requests whose clients have not got all yet; the rest is for the thread that calls `run`."""
+    """Answers requests, as many as fit at a time. `request` is for other threads, and so are `inbox` and `open`, whose
+    clients have not got all yet; the rest is for the thread that calls `run`."""
 
     def __init__(self, bundle: Bundle, arguments: ServeArguments):
         self.arguments, self.name = arguments, arguments.served_name or arguments.model
         self.head = PROMPT_STYLES[choose_style(arguments.prompt_style, bundle)]
         self.tokenizer, self.ends = bundle.tokenizer, set(bundle.end_ids)
-        self.encoder, self.encoding = copy.deepcopy(bundle.tokenizer), threading.Lock()  # they bear no two threads
+        self.encoder, self.encoding = (
+            copy.deepcopy(bundle.tokenizer),
+            threading.Lock(),
+        )  # no tokenizer promises to bear two threads
         model, weight = bundle.model, bundle.model.embed_tokens.weight
         self.length = min(model.config.max_positions, arguments.max_length)
         each = slot_bytes(model.config, self.length, weight.dtype, weight.device)
@@ -196,7 +195,7 @@ class Engine:
         self.inbox: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self.waiting: list[Request] = []
         self.live: list[Reply] = []
-        self.open: set[Request] = set()
+        self.open: set[Handler] = set()
         self.stopped = False
 
     def request(self, body: dict) -> Request:
@@ -363,8 +362,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         """Answers a request of whatever method."""
+        engine, path = self.server.engine, self.path.partition("?")[0]
         try:
-            data, path, engine = self.body(), self.path.partition("?")[0], self.server.engine
+            data = self.body()
             if path not in ROUTES:
                 raise RefusalError(f"there is no {path}, only {', '.join(ROUTES)}", None, 404)
             if self.command != ROUTES[path]:
@@ -378,6 +378,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.complete(data)
         except RefusalError as refusal:
             self.reply(refusal.status, refusal.answer)
+        finally:
+            engine.open.discard(self)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = answer  # noqa: N815
 
@@ -393,7 +395,7 @@ class Handler(BaseHTTPRequestHandler):
         request = engine.request(body)
         top = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion", "created": int(time.time())}
         top["model"] = engine.name
-        engine.open.add(request)
+        engine.open.add(self)
         engine.inbox.put(request)
         try:
             if body.get("stream"):
@@ -409,7 +411,6 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, {**top, "choices": choices, "usage": request.usage(sum(counts))})
         finally:
             request.cancelled = True
-            engine.open.discard(request)
 
     def stream(self, request: Request, top: dict[str, Any], with_usage: bool) -> None:
         """Server-sent events; that the connection ends is the end."""

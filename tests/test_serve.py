@@ -150,11 +150,12 @@ def test_choices_of_a_request_are_samples_of_their_own(tiny_bundle):
     with serving(tiny_bundle, slots=2) as server:
         reply = ask(server, "What is 3 * 4?", n=5, seed=3, max_completion_tokens=30)
         texts, finishes = [""] * 5, [None] * 5
-        for chunk in ask(server, "What is 3 * 4?", n=5, seed=3, max_completion_tokens=30, stream=True):
-            [choice] = chunk.choices
-            texts[choice.index] += choice.delta.content or ""
-            finishes[choice.index] = finishes[choice.index] or choice.finish_reason
-            assert chunk.usage is None  # nobody asked
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        for chunk in ask(server, "What is 3 * 4?", n=5, seed=3, max_completion_tokens=30, **options):
+            for choice in chunk.choices:
+                texts[choice.index] += choice.delta.content or ""
+                finishes[choice.index] = finishes[choice.index] or choice.finish_reason
+        assert chunk.usage == reply.usage
         unseeded = {ask(server, "What is 3 * 4?", max_tokens=20).choices[0].message.content for _ in range(3)}
     expected = [direct(tiny_bundle, prompt, sampling_key(3, i), 30) for i in range(5)]
     assert [(c.message.content, c.finish_reason) for c in reply.choices] == [(text, end) for text, end, _ in expected]
@@ -178,7 +179,9 @@ def test_many_at_once_each_get_their_own(tiny_bundle):
             reply = await client.chat.completions.create(**more)
             return reply.choices[0].message.content
         stream = await client.chat.completions.create(stream=True, **more)
-        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+        chunks = [chunk async for chunk in stream]
+        assert not any(chunk.usage for chunk in chunks)  # it was not asked for
+        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
     async def everyone() -> list[str]:
         async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
@@ -302,10 +305,15 @@ def test_other_messages_are_those_of_the_template(tiny_bundle):
         for alone in ([results], [*user("?"), results]):  # no assistant has spoken
             ask(server, alone, max_tokens=1)
             assert server.engine.asked[-1].prompt == prompt_of(tiny_bundle, alone)
-    assert fold([*user("?"), turn[0], {"role": "user", "content": "Code Execution Results: "}])[1][1] == {
-        "text": "\nCode Execution Results:\n(no output)\n",
-        "source": "observation",
-    }
+
+
+@pytest.mark.parametrize("sent", ["{}\n42\n", "\n\n{}\n42", "{} 42", "{}42", " {} \n42\n\n", "{}"])
+def test_the_ways_in_which_clients_put_output(sent):
+    """Blanks more or less, and the model sees what it has never seen."""
+    heading = "Code Execution Results:"
+    messages = [*user("?"), {"role": "assistant", "content": CODE}, *user(sent.format(heading))]
+    output = "42" if "42" in sent else "(no output)"
+    assert fold(messages)[1][1] == {"text": f"\n{heading}\n{output}\n", "source": "observation"}
 
 
 def test_the_head_prompt_comes_once():
@@ -422,6 +430,16 @@ def test_an_open_block_of_the_assistant_is_closed(scripted):
         for name, before in asked.items()
     ]
     assert first == CODE[-8:] and second == CODE[-8:] + " `and` on"
+
+
+def test_a_token_that_closes_a_block_is_shown_whole():
+    """With half a character behind the back-ticks it would be held back, and the block come without its end."""
+    bundle = scripted_bundle(("?",))
+    bundle.tokenizer.pieces[256] = b"```\xe2"
+    with serving(bundle, {}) as server:
+        prompt = tuple(b"Q: q\nA: ")
+        server.engine.generator.model.scripts[prompt] = [*CODE[:-3].encode(), 256, *b"and on"]
+        assert "".join(streamed(server, "q")[0]) == CODE + "\ufffd"
 
 
 @pytest.mark.parametrize("stop", ["\n", "e"])
