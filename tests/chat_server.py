@@ -23,7 +23,8 @@ class ChatServer(ThreadingHTTPServer):
         self.model, self.faults, self.delay = model, faults, delay
         self.lock = threading.Lock()
         self.asked, self.answered, self.failed = Counter(), Counter(), Counter()
-        self.busy = self.most_busy = self.prompt_tokens = self.completion_tokens = 0
+        self.used: dict[str, tuple[int, int]] = {}  # tokens of prompt and reply, by the text of the request
+        self.busy = self.most_busy = 0
 
     @property
     def url(self) -> str:
@@ -90,8 +91,7 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": finish}
         with self.server.lock:
             self.server.answered[text] += 1
-            self.server.prompt_tokens += used["prompt_tokens"]
-            self.server.completion_tokens += used["completion_tokens"]
+            self.server.used[text] = (used["prompt_tokens"], used["completion_tokens"])
         whole = {"id": "x", "object": "chat.completion", "created": 0, "model": request["model"]}
         used["total_tokens"] = sum(used.values())
         self.send(200, json.dumps({**whole, "choices": [choice], "usage": used}), {})
