@@ -222,6 +222,27 @@ def shared(policy: Policy, documents: Documents) -> Documents:
     return [documents[i] for i in sorted(even_shares(costs, state.num_processes)[state.process_index])]
 
 
+def write_scripted(names: list[str], path: Path, arguments: SFTArguments) -> None:
+    """What the scripted teacher has to say about the tasks, its programs run."""
+    print(f"writing and running {arguments.trajectories} scripted trajectories", flush=True)
+    with Executor(best_effort=arguments.best_effort) as executor:
+        write_trajectories(scripted.compose(names, arguments.trajectories, arguments.seed, executor), path)
+
+
+def measure(
+    policy: Policy, documents: Documents, rollout: Rollout | None, problems: list[Problem], budget: int, step: int
+) -> dict[str, float]:
+    """The loss on held-out trajectories and the sampled accuracy on held-out problems, where there are any."""
+    policy.sync()
+    measured = {}
+    if documents:
+        measured["validation_loss"] = validation_loss(policy, documents, budget)
+    if rollout:
+        shown = "held out" if PartialState().is_main_process else ""
+        measured["held_out"] = held_out_accuracy(rollout, problems, 1.0, step, shown)
+    return measured
+
+
 def train(arguments: SFTArguments) -> Path:
     """Runs the warm start and returns the checkpoint's folder."""
     state = start_processes()
@@ -251,10 +272,7 @@ def train(arguments: SFTArguments) -> Path:
     if data is None:
         path = run.folder / "trajectories.jsonl"
         if run.main and not last:
-            print(f"writing and running {arguments.trajectories} scripted trajectories", flush=True)
-            with Executor(best_effort=arguments.best_effort) as executor:
-                written = scripted.compose(names, arguments.trajectories, arguments.seed, executor)
-                write_trajectories(written, path)
+            write_scripted(names, path, arguments)
         state.wait_for_everyone()
         data = encoded(*load_trajectories(str(path)), bundle, arguments)
     if data.left_out and run.main:
@@ -268,7 +286,6 @@ def train(arguments: SFTArguments) -> Path:
     epochs = [order.sample(data.train, len(data.train)) for _ in range(arguments.epochs)]
     started = time.perf_counter() - before.get("seconds", 0.0)
     best, stale = before.get("best", -math.inf), before.get("stale", 0)
-    measured = bool(data.validation or problems)
 
     with contextlib.ExitStack() as stack:
         rollout = None
@@ -308,13 +325,8 @@ def train(arguments: SFTArguments) -> Path:
             bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
             due = done == total or (arguments.save_every > 0 and done % arguments.save_every == 0)
             better = False
-            if due and measured:
-                policy.sync()
-                if data.validation:
-                    loss_now = validation_loss(policy, data.validation, arguments.micro_batch_tokens)
-                    metrics["validation_loss"] = loss_now
-                if rollout:
-                    metrics["held_out"] = held_out_accuracy(rollout, problems, 1.0, done, "held out" * run.main)
+            if due and (data.validation or rollout):
+                metrics |= measure(policy, data.validation, rollout, problems, arguments.micro_batch_tokens, done)
                 reached = metrics.get("held_out", -metrics.get("validation_loss", 0.0))
                 better = reached > best
                 best, stale = max(best, reached), 0 if better else stale + 1

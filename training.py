@@ -18,7 +18,7 @@ from accelerate import PartialState
 from torch import Tensor
 from torch.distributed import init_device_mesh
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from checkpoint import load_bundle
@@ -397,4 +397,6 @@ def log_probs_of(model: Decoder, documents: Documents, budget: int, temperature:
         counts = torch.bincount(packed.owner, minlength=len(batch)).tolist()
         for i, piece in zip(indices, log_probs.split(counts), strict=False):
             result[i] = piece
+    if isinstance(model, FSDPModule):  # which leaves what the outermost call has gathered to a backward pass to free
+        model.reshard()
     return result

@@ -121,8 +121,9 @@ def coin_settings(folder: Path) -> dict:
 def scripts(folder: Path, out: Path) -> None:
     """Both scripts by their front doors; out/resumed is gone on with, where there is anything."""
     data = str(folder / "coins.jsonl")
-    paths = {"model": str(folder / "model"), "out": str(out / "sft"), "data": data}
-    sft.train(sft.SFTArguments(**paths, batch_size=10, epochs=1, warmup=3))
+    paths = {"model": str(folder / "warm"), "out": str(out / "sft"), "data": data, "tasks": "coin"}
+    held_out = {"validation": 5, "held_out_problems": 5, "save_every": 3, "max_reply_tokens": 60}
+    sft.train(sft.SFTArguments(**paths, **held_out, batch_size=10, epochs=1, warmup=3))
     settings = coin_settings(folder)
     grpo.train(GRPOArguments(out=str(out / "grpo"), steps=2, **settings))
     grpo.train(GRPOArguments(out=str(out / "resumed"), steps=2, resume=True, **settings))

@@ -130,7 +130,7 @@ def test_the_same_episodes(script, alone, two):
 
 @pytest.mark.parametrize("script", ["sft", "grpo", "resumed", "claimed"])
 def test_the_same_run(script, alone, two):
-    """Metrics of the first rank alone, or weights that were gathered from the wrong one."""
+    """Metrics of the first rank alone, on held-out data too, or weights that were gathered from the wrong one."""
     skip = (
         "seconds", "tool_wait", "program_", "passes", "busy_passes", "slots_busy", "prefill", "decode", "roofline",
         "tokens_per", "useful", "rank_idle",
