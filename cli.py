@@ -47,9 +47,9 @@ Result = TypeVar("Result")
 # The least that a number may be, by the name of its flag in whichever script.
 AT_LEAST = {
     0: (
-        "cache_gib", "clip_high", "clip_low", "efficiency_penalty", "format_reward", "kl", "learning_rate",
-        "held_out_problems", "max_code_runs", "multi_turn_weight", "patience", "plan", "price_in", "price_out",
-        "save_every", "seed", "show", "validation", "warmup", "weight_decay",
+        "cache_gib", "clip_high", "clip_low", "efficiency_penalty", "entropy_bonus", "format_reward",
+        "held_out_problems", "importance_cap", "kl", "learning_rate", "max_code_runs", "multi_turn_weight", "patience",
+        "plan", "price_in", "price_out", "save_every", "seed", "show", "validation", "warmup", "weight_decay",
     ),
     1: (
         "attempts", "batch_size", "concurrency", "epochs", "group_size", "keep_checkpoints", "max_length",

@@ -39,6 +39,17 @@ from cli import (
 )
 from curriculum import Bag
 from executor import check_sandbox
+from loss import (
+    ADVANTAGES,
+    AGGREGATIONS,
+    BOUNDS,
+    RATIOS,
+    LossArguments,
+    Tokens,
+    group_advantages,
+    policy_loss,
+    token_weights,
+)
 from model import Decoder, ModelConfig
 from plan import CARDS, planned
 from rollout import Episode, Rollout, RolloutArguments, check_prompts
@@ -63,13 +74,11 @@ from training import (
 )
 
 WARM_START = "out/sft/checkpoint"
-AGGREGATIONS = ("token", "sequence")
-ADVANTAGES = ("group_norm", "group_mean")
 METHODS = ("grpo", "rejection")
 
 
 @dataclasses.dataclass
-class GRPOArguments(TrainingArguments, RolloutArguments):
+class GRPOArguments(TrainingArguments, RolloutArguments, LossArguments):
     """The defaults are those of the embedded model; runs/ holds those for Qwen2.5."""
 
     model: str = dataclasses.field(default=WARM_START, metadata={"help": "folder or hub name to start from"})
@@ -94,22 +103,12 @@ class GRPOArguments(TrainingArguments, RolloutArguments):
     code_timeout: float = dataclasses.field(
         default=2.0, metadata={"help": "seconds a program may run; those of the embedded tasks need milliseconds"}
     )
-    clip_low: float = dataclasses.field(default=0.2, metadata={"help": "the ratio is clipped below 1 - this"})
-    clip_high: float = dataclasses.field(default=0.28, metadata={"help": "... and above 1 + this"})
-    kl: float = dataclasses.field(
-        default=0.0, metadata={"help": "coefficient of KL to the start; 0 keeps no copy of it"}
-    )
-    aggregation: str = dataclasses.field(
-        default="token",
-        metadata={"help": "token: mean over all tokens; sequence: over each episode's, then over episodes"},
-    )
     method: str = dataclasses.field(
         default="grpo",
         metadata={"help": "grpo | rejection: plain fine-tuning on the right episodes, a baseline"},
     )
-    advantage: str = dataclasses.field(
-        default="group_norm",
-        metadata={"help": "group_norm: (reward - mean) / std of the group; group_mean: without the division"},
+    mask_truncated: bool = dataclasses.field(
+        default=False, metadata={"help": "replies cut short by a limit leave the update, rather than count as wrong"}
     )
     mask_observations: bool = dataclasses.field(
         default=True, metadata={"help": "no loss on what programs printed; False is an ablation"}
@@ -134,43 +133,17 @@ class GRPOArguments(TrainingArguments, RolloutArguments):
     seed: int = dataclasses.field(default=0, metadata={"help": "of the problems drawn and of everything sampled"})
 
     def __post_init__(self):
-        choices = {"aggregation": AGGREGATIONS, "method": METHODS, "advantage": ADVANTAGES, "plan_card": CARDS}
-        check_arguments(self, schedule=SCHEDULES, **choices)
+        self.fill()
+        check_arguments(
+            self, advantage=ADVANTAGES, ratio=RATIOS, bound=BOUNDS, aggregation=AGGREGATIONS, method=METHODS,
+            schedule=SCHEDULES, plan_card=CARDS,
+        )  # fmt: skip
         if self.group_size < 2 and self.method == "grpo":
             raise UserError("--group_size must be at least 2: an advantage compares an episode with its group")
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # the algorithm
-
-
-def group_advantages(episodes: list[Episode], kind: str = "group_norm") -> list[Episode]:
-    """Sets the advantages within each group and returns the episodes that carry signal.
-
-    group_norm: (reward - mean) / (std + 1e-6), std unbiased (GRPO, Shao et al., 2024, section 4.1.2). group_mean:
-    reward - mean alone (Dr. GRPO, Liu et al., 2025): groups nearly all right or wrong then do not weigh more.
-
-    An episode that the sandbox failed, or whose prompt did not fit, leaves its group's statistics. A group with fewer
-    than two episodes left, or whose outcomes are all right or all wrong, is dropped whole: with rewards beyond right
-    and wrong, normalising would blow its tiny differences up to full size.
-    """
-    groups: dict[int, list[Episode]] = {}
-    for episode in episodes:
-        episode.advantage = 0.0
-        if episode.finish not in ("sandbox_error", "prompt_too_long"):
-            groups.setdefault(episode.group, []).append(episode)
-    live = []
-    for members in groups.values():
-        if len({episode.correct for episode in members}) < 2:
-            continue
-        rewards = torch.tensor([episode.reward for episode in members])
-        advantages = rewards - rewards.mean()
-        if kind == "group_norm":
-            advantages = advantages / (rewards.std() + 1e-6)
-        for episode, advantage in zip(members, advantages.tolist(), strict=True):
-            episode.advantage = advantage
-        live += members
-    return live
 
 
 def right_episodes(episodes: list[Episode]) -> list[Episode]:
@@ -203,7 +176,10 @@ def judge(episodes: list[Episode], arguments: GRPOArguments, step: int) -> list[
     judged = episodes
     if arguments.shuffle_rewards:
         judged = shuffled_outcomes(episodes, f"{arguments.seed} {step} rewards")
-    live = group_advantages(judged, arguments.advantage) if arguments.method == "grpo" else right_episodes(judged)
+    if arguments.method == "grpo":
+        live = group_advantages(judged, arguments.advantage, arguments.mask_truncated)
+    else:
+        live = right_episodes(judged)
     for episode, copy in zip(episodes, judged, strict=True):
         episode.advantage = copy.advantage
     return live
@@ -214,42 +190,6 @@ def loss_mask(episode: Episode, mask_observations: bool) -> Tensor:
     if mask_observations:
         return episode.sampled
     return torch.arange(len(episode.tokens)) >= episode.turns[0].start
-
-
-def token_weights(counts: list[int], aggregation: str) -> list[float]:
-    """The weight of each token of each episode, from the numbers of sampled tokens of this rank's episodes, such that
-    the weights of the whole batch, over all ranks, sum to 1."""
-    tokens, episodes = reduce_over_ranks([sum(counts), len(counts)])
-    if aggregation == "token":
-        return [1 / tokens] * len(counts)
-    return [1 / (episodes * count) for count in counts]
-
-
-def policy_loss(
-    log_probs: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor,
-    clip_low: float,
-    clip_high: float,
-    reference: Tensor | None = None,
-    kl: float = 0.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss per token (float32 [n], to be weighted and summed), and per-token measurements without gradient.
-
-    The clipped surrogate of PPO (Schulman et al., 2017, equation 7) with separate bounds (DAPO, Yu et al., 2025,
-    equation 8), plus `kl` times the k3 estimate of KL(policy || reference) (GRPO, Shao et al., 2024, equation 4).
-    """
-    # Clamped before exp: one token that the old policy found absurd must not turn the batch into inf.
-    ratio = (log_probs - old_log_probs).clamp(-20, 20).exp()
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    loss = -torch.minimum(ratio * advantages, clipped * advantages)
-    measured = {"clip_fraction": (ratio * advantages > clipped * advantages).float()}
-    if reference is not None:
-        log_ratio = (reference - log_probs).clamp(-20, 20)
-        divergence = log_ratio.exp() - log_ratio - 1
-        loss = loss + kl * divergence
-        measured["kl"] = divergence.detach()
-    return loss, measured
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -283,7 +223,7 @@ def update(
         mine = [i for i, episode in enumerate(episodes) if part_of[episode.id] == part]
         if reduce_over_ranks([len(mine)]) == [0.0]:
             continue
-        weights = token_weights([int(masks[i].sum()) for i in mine], arguments.aggregation)
+        weights = token_weights([int(masks[i].sum()) for i in mine], arguments.aggregation, arguments.max_reply_tokens)
 
         def loss(indices, owner, log_probs, entropy, part=part, mine=mine, weights=weights):
             chosen = [mine[i] for i in indices]
@@ -292,15 +232,15 @@ def update(
             sampler = torch.cat([episodes[i].logprobs[masks[i]] for i in chosen]).to(log_probs.device)
             sampled = torch.cat([episodes[i].sampled[masks[i]] for i in chosen]).to(log_probs.device)
             before = torch.cat([old[i] for i in chosen]) if part and clipped else log_probs.detach()
+            sampler = torch.where(sampled, sampler, before)  # nobody sampled what programs printed
             anchor = torch.cat([anchors[i] for i in chosen]) if anchors is not None else None
             if clipped:
-                per_token, measured = policy_loss(
-                    log_probs, before, advantages, arguments.clip_low, arguments.clip_high, anchor, arguments.kl
-                )
+                seen = Tokens(log_probs, before, advantages, owner, entropy, sampler, anchor)
+                per_token, measured = policy_loss(seen, arguments)
             else:
                 per_token, measured = -log_probs, {}
             total = (weight * per_token).sum()
-            measured["entropy"] = entropy
+            measured["entropy"] = entropy.detach()
             if clipped or part == 0:  # else `before` is no longer the policy that sampled
                 measured["logprob_gap"] = (before - sampler).abs()[sampled]
                 sums["compared"] += int(sampled.sum())

@@ -303,8 +303,11 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 class TokenLogProbs(torch.autograd.Function):
-    """See `score`. The backward pass is written out: softmax, minus one at the target, times each token's gradient.
-    Autograd would hold several arrays as large as the logits and make them anew for every chunk: twice as long."""
+    """See `score`. The backward pass is written out. Autograd would hold several arrays as large as the logits and make
+    them anew for every chunk: twice as long.
+
+    With p the softmax of a row of logits: the gradient of a log-prob is 1 at the target minus p, that of the entropy H
+    is -p (log p + H)."""
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -325,11 +328,11 @@ class TokenLogProbs(torch.autograd.Function):
             normaliser[rows] = largest[:, 0] + sums.log()
         ctx.save_for_backward(hidden, weight, targets, normaliser)
         ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropy)
+        ctx.set_materialize_grads(False)  # the entropy's is None, unless the loss has a bonus for it
         return log_probs, entropy
 
     @staticmethod
-    def backward(ctx, gradient: Tensor, _) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx, gradient: Tensor, of_entropy: Tensor | None) -> tuple[Tensor, Tensor, None, None]:
         hidden, weight, targets, normaliser = ctx.saved_tensors
         chunks = range(0, len(targets), size := max(1, LOGITS_PER_CHUNK // len(weight)))
         to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
@@ -338,8 +341,15 @@ class TokenLogProbs(torch.autograd.Function):
             inputs, of_logits = hidden[rows], gradient[rows, None] / ctx.temperature
             logits = torch.mm(inputs, weight.T, out=products[: len(inputs)]).float()
             logits /= ctx.temperature
-            errors = logits.sub_(normaliser[rows, None]).exp_()
+            logits -= normaliser[rows, None]
+            if of_entropy is not None:
+                spread = logits.exp()
+                spread *= logits - (spread * logits).sum(-1, keepdim=True)
+            errors = logits.exp_()
             errors[torch.arange(len(inputs), device=errors.device), targets[rows]] -= 1
+            if of_entropy is not None:  # for both in one product
+                errors = errors * of_logits + spread * of_entropy[rows, None] / ctx.temperature
+                of_logits = torch.ones_like(of_logits)
             errors = errors.to(weight.dtype)
             to_hidden[rows] = -of_logits * (errors @ weight)
             to_weight -= errors.T @ (of_logits * inputs).to(weight.dtype)  # summed in fp32 whatever the dtype
@@ -347,8 +357,7 @@ class TokenLogProbs(torch.autograd.Function):
 
 
 def score(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Log-probs of `targets` and entropies, without gradient (float32 [n]), under softmax(hidden @ weight.T /
-    temperature).
+    """Log-probs of `targets` and entropies (float32 [n]) under softmax(hidden @ weight.T / temperature).
 
     Never holds the logits of more than a chunk of rows: with 150,000 tokens in the vocabulary, those of a single
     micro-batch would outweigh the model. The backward pass computes each chunk's again.

@@ -12,6 +12,7 @@ import executor
 import sft
 from cli import ROOT
 from model import Decoder, ModelConfig
+from rollout import Episode, Turn
 from suites.base import Problem, Task
 from trajectories import write_trajectories
 
@@ -97,6 +98,25 @@ class Coin(Task):
 
     def score(self, problem: Problem, answer: str) -> int:
         return int(answer == "1")
+
+
+def episode(number: int, group: int = 0, correct: bool = False, **more) -> Episode:
+    """An episode made by hand: a prompt, what the model wrote, an observation, what it wrote then."""
+    g = torch.Generator().manual_seed(number)
+    n = 14 + 3 * (number % 5)
+    sampled = torch.arange(n) >= 4
+    sampled[8:11] = False
+    values = {
+        "tokens": torch.randint(3, 1024, (n,), generator=g),
+        "sampled": sampled,
+        "logprobs": torch.zeros(n),
+        "turns": [Turn(4, 8), Turn(11, n)],
+        "finish": "answer",
+        "answer": "1",
+        "reward": float(correct),
+    }
+    problem = Problem("coin", group, f"Toss coin {group}.", "1")
+    return Episode(id=number, group=group, step=0, problem=problem, correct=correct, **(values | more))
 
 
 def write_coin_trajectories(path: Path, count: int = 256) -> None:

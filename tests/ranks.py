@@ -88,7 +88,7 @@ def reinforced(model: str, mine: list[Episode], **more) -> dict:
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.mul_(1.01)
-    arguments = GRPOArguments(learning_rate=0.1, micro_batch_tokens=64, kl=0.1, **more)
+    arguments = GRPOArguments(learning_rate=0.1, micro_batch_tokens=64, kl=0.1, importance_cap=2.0, **more)
     figures = update(policy, mine, arguments, 0, reference)
     return policy.result(**{name: value for name, value in figures.items() if not name.startswith("seconds")})
 
@@ -127,7 +127,7 @@ def scripts(folder: Path, out: Path) -> None:
     settings = coin_settings(folder)
     grpo.train(GRPOArguments(out=str(out / "grpo"), steps=2, **settings))
     grpo.train(GRPOArguments(out=str(out / "resumed"), steps=2, resume=True, **settings))
-    more = {"deterministic": False, "slots": 8, "shuffle_rewards": True}
+    more = {"deterministic": False, "slots": 8, "shuffle_rewards": True, "advantage": "batch"}
     grpo.train(GRPOArguments(out=str(out / "claimed"), steps=1, **more, **settings))
 
 
@@ -144,6 +144,7 @@ def work(folder: Path, out: Path) -> None:
         "one update": reinforced(model, mine, updates_per_step=1),
         "three updates": reinforced(model, mine, updates_per_step=3),
         "mean per episode": reinforced(model, mine, aggregation="sequence"),
+        "ratio per episode": reinforced(model, mine, preset="gspo", aggregation="constant", entropy_bonus=0.1),
         "one busy rank": reinforced(model, one_busy, updates_per_step=2),
         "no signal": reinforced(model, []),
         "skipped": skipped(model) if ranks > 1 else "",

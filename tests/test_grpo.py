@@ -1,4 +1,4 @@
-"""GRPO: advantages, weights and loss against loops over tokens; updates against gradients by hand; whole runs."""
+"""GRPO: rewards; updates against gradients by hand; whole runs. (The loss itself: test_loss.py.)"""
 
 import dataclasses
 import json
@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
-from conftest import Coin
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from conftest import Coin, episode
 from safetensors.torch import load_file
 from test_training import assert_same, gradients, naive_score, random_bundle
 from torch import Tensor
@@ -25,15 +23,12 @@ from cli import ROOT, UserError
 from executor import Executor
 from grpo import (
     GRPOArguments,
-    group_advantages,
     judge,
-    policy_loss,
     shuffled_outcomes,
-    token_weights,
     update,
 )
+from loss import Tokens, policy_loss
 from rollout import Episode, Rollout, RolloutArguments, Turn
-from suites.base import Problem
 from tasks import problems
 from training import Policy, log_probs_of
 
@@ -45,64 +40,12 @@ def on_cpu():
     PartialState(cpu=True)  # the first call decides, also where there is a GPU
 
 
-def episode(number: int, group: int = 0, correct: bool = False, **more) -> Episode:
-    """An episode made by hand: a prompt, what the model wrote, an observation, what it wrote then."""
-    g = torch.Generator().manual_seed(number)
-    n = 14 + 3 * (number % 5)
-    sampled = torch.arange(n) >= 4
-    sampled[8:11] = False
-    values = {
-        "tokens": torch.randint(3, 1024, (n,), generator=g),
-        "sampled": sampled,
-        "logprobs": torch.zeros(n),
-        "turns": [Turn(4, 8), Turn(11, n)],
-        "finish": "answer",
-        "answer": "1",
-        "reward": float(correct),
-    }
-    problem = Problem("coin", group, f"Toss coin {group}.", "1")
-    return Episode(id=number, group=group, step=0, problem=problem, correct=correct, **(values | more))
-
-
 def advantages(episodes: list[Episode]) -> list[float]:
     return [round(e.advantage, 4) for e in episodes]
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# advantages
-
-
-def test_advantages_by_hand():
-    """The standard deviation is the unbiased one; groups are taken by number, not by place in the list."""
-    mixed = [episode(0, 0, True), episode(1, 1, True), episode(2, 0), episode(3, 0), episode(4, 1), episode(5, 0)]
-    assert group_advantages(mixed) == [mixed[i] for i in (0, 2, 3, 5, 1, 4)]
-    # group 0: rewards 1 0 0 0, mean 1/4, std 1/2; group 1: rewards 1 0, mean 1/2, std 1/sqrt 2
-    assert advantages(mixed) == [1.5, 0.7071, -0.5, -0.5, -0.7071, -0.5]
-
-
-def test_advantages_without_the_division():
-    """Divided all the same, or by the standard deviation of another group, the ablation would compare GRPO with
-    itself."""
-    mixed = [episode(0, 0, True), episode(1, 1, True), episode(2, 0), episode(3, 0), episode(4, 1), episode(5, 0)]
-    assert judge(mixed, GRPOArguments(advantage="group_mean"), 0) == [mixed[i] for i in (0, 2, 3, 5, 1, 4)]
-    assert advantages(mixed) == [0.75, 0.5, -0.25, -0.25, -0.5, -0.25]
-
-
-def test_flat_groups_are_dropped():
-    """A group that is all right or all wrong says nothing, but would enter the denominator."""
-    flat = [episode(0, 0, True), episode(1, 0, True), episode(2, 1), episode(3, 1)]
-    for e in flat:
-        e.advantage = 9.0  # left over from another computation
-    assert group_advantages(flat) == [] and advantages(flat) == [0] * 4
-
-
-def test_groups_are_filtered_by_outcome_not_by_reward():
-    """With a reward beyond right and wrong, a group of wrong answers has a variance, and normalising would blow a
-    difference of a hundredth up to full size."""
-    wrong = [episode(0, 0, reward=0.0), episode(1, 0, reward=0.01), episode(2, 0, reward=0.02)]
-    assert group_advantages(wrong) == [] and advantages(wrong) == [0, 0, 0]
-    mixed = [episode(0, 0, True, reward=1.5), episode(1, 0, True, reward=1.0), episode(2, 0, reward=0.5)]
-    assert group_advantages(mixed) == mixed and advantages(mixed) == [1, 0, -1]
+# rewards
 
 
 def test_the_terms_of_the_reward():
@@ -122,108 +65,6 @@ def test_the_terms_of_the_reward():
     assert [round(e.reward, 6) for e in made] == [1.1, 0.8, 0.1, -0.1, 0.1, -0.1]
     assert live == made[:4]  # the other group is all wrong, whatever its form
     assert made[0].advantage > made[1].advantage > 0 > made[2].advantage > made[3].advantage
-
-
-@pytest.mark.parametrize("finish", ["sandbox_error", "prompt_too_long"])
-def test_what_the_sandbox_failed_leaves_the_statistics(finish):
-    """Counted as wrong, an episode is punished for what it did not do, and lifts the others of its group."""
-    group = [episode(0, 0, True), episode(1, 0, finish=finish), episode(2, 0)]
-    assert group_advantages(group) == [group[0], group[2]]
-    assert advantages(group) == [0.7071, 0, -0.7071]
-    alone = [episode(0, 0, True), episode(1, 0, finish=finish), episode(2, 0, finish=finish)]
-    assert group_advantages(alone) == [] and advantages(alone) == [0, 0, 0]
-    assert group_advantages([]) == []
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.booleans()), max_size=24))
-def test_advantages_are_centred_and_only_where_outcomes_differ(drawn):
-    """Whatever the groups: the mean of a live group is 0, right answers stand above wrong ones, the rest is 0."""
-    problem, nothing = Problem("coin", 0, "", ""), torch.zeros(1)
-    episodes = [
-        Episode(
-            i, group, 0, problem, nothing, nothing.bool(), nothing, [], "sandbox_error" if failed else "answer", "1",
-            correct, float(correct),
-        )
-        for i, (group, correct, failed) in enumerate(drawn)
-    ]  # fmt: skip
-    live = group_advantages(episodes)
-    for group in range(5):
-        counted = [e for e in episodes if e.group == group and e.finish == "answer"]
-        mine = [e for e in live if e.group == group]
-        assert mine == (counted if len({e.correct for e in counted}) == 2 else [])
-        assert sum(e.advantage for e in mine) == pytest.approx(0, abs=1e-5)
-        assert all((e.advantage > 0) == e.correct for e in mine)
-    assert all((e.advantage != 0) == any(e is m for m in live) for e in episodes)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# weights and loss
-
-
-def test_token_weights():
-    """The two readings of "mean": over all tokens, or over each episode's and then over episodes. Weights that do not
-    sum to 1 are a learning rate that moves with the length of replies."""
-    counts = [2, 8, 10]
-    assert token_weights(counts, "token") == pytest.approx([1 / 20] * 3)
-    assert token_weights(counts, "sequence") == pytest.approx([1 / 6, 1 / 24, 1 / 30])
-    for aggregation in ("token", "sequence"):
-        total = sum(n * w for n, w in zip(counts, token_weights(counts, aggregation), strict=True))
-        assert total == pytest.approx(1)
-
-
-def loss_by_hand(log_prob, old, advantage, low, high, reference=None, kl=0.0) -> tuple[float, float, float, float]:
-    """Loss, its derivative by the log-prob, whether the clip holds, and the KL estimate, of one token."""
-    ratio = math.exp(log_prob - old)
-    held = (advantage > 0 and ratio > 1 + high) or (advantage < 0 and ratio < 1 - low)
-    bounded = 1 + high if ratio > 1 + high else 1 - low
-    loss = -(bounded if held else ratio) * advantage
-    slope = 0.0 if held else -ratio * advantage
-    k3 = 0.0
-    if reference is not None:
-        k3 = math.exp(reference - log_prob) - (reference - log_prob) - 1
-        loss += kl * k3
-        slope += kl * (1 - math.exp(reference - log_prob))
-    return loss, slope, float(held), k3
-
-
-@pytest.mark.parametrize("kl", [0.0, 0.3])
-def test_policy_loss_token_by_token(kl):
-    """A clip on the wrong side, bounds exchanged, a maximum for the minimum, or KL the wrong way round: each trains,
-    only worse. Values and gradients, with both bounds active for both signs of the advantage."""
-    g = torch.Generator().manual_seed(0)
-    old, reference = -3 * torch.rand(400, generator=g), -3 * torch.rand(400, generator=g)
-    log_probs = (old + 0.4 * torch.randn(400, generator=g)).requires_grad_()
-    signal = torch.randn(400, generator=g)
-    anchor = reference if kl else None
-    loss, measured = policy_loss(log_probs, old, signal, 0.2, 0.28, anchor, kl)
-    loss.sum().backward()
-    rows = zip(log_probs.tolist(), old.tolist(), signal.tolist(), reference.tolist(), strict=True)
-    by_hand = [loss_by_hand(lp, o, a, 0.2, 0.28, r if kl else None, kl) for lp, o, a, r in rows]
-    values, slopes, held, k3 = torch.tensor(by_hand).T
-    torch.testing.assert_close(loss, values, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(log_probs.grad, slopes, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(measured["clip_fraction"], held)
-    assert not measured["clip_fraction"].requires_grad
-    assert ("kl" in measured) == (kl > 0)
-    if kl:
-        torch.testing.assert_close(measured["kl"], k3, atol=1e-5, rtol=1e-4)
-        assert (measured["kl"] >= 0).all() and not measured["kl"].requires_grad
-    ratio = (log_probs - old).exp()
-    for sign in (1, -1):  # all four corners were there
-        assert (held[(signal * sign > 0) & (ratio > 1.28)] == (sign > 0)).all()
-        assert (held[(signal * sign > 0) & (ratio < 0.8)] == (sign < 0)).all()
-        assert ((signal * sign > 0) & (ratio > 1.28)).sum() > 5 < ((signal * sign > 0) & (ratio < 0.8)).sum()
-
-
-def test_absurd_log_ratios_stay_finite():
-    """exp of a log-ratio of 100 is inf, and inf * 0 in the backward pass is nan for the whole model."""
-    log_probs = torch.tensor([0.0, -500.0, -0.1, -300.0], requires_grad=True)
-    old, anchor = torch.tensor([-500.0, 0.0, -300.0, -0.1]), torch.tensor([-400.0, 0.0, -0.1, -0.2])
-    for signal in (torch.ones(4), -torch.ones(4)):
-        loss, measured = policy_loss(log_probs, old, signal, 0.2, 0.28, anchor, 0.1)
-        (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
-        assert all(torch.isfinite(x).all() for x in (loss, gradient, *measured.values()))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -356,9 +197,9 @@ def test_several_updates_share_the_old_log_probs(model_folder, monkeypatch):
     documents = {tuple(log_probs.tolist()): i for i, log_probs in enumerate(all_log_probs(policy, episodes))}
     calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def watching(log_probs, old, *more):
-        calls.append((log_probs.detach(), old, more[0]))
-        return policy_loss(log_probs, old, *more)
+    def watching(seen: Tokens, choices):
+        calls.append((seen.log_probs.detach(), seen.old, seen.advantages))
+        return policy_loss(seen, choices)
 
     monkeypatch.setattr(grpo, "policy_loss", watching)
     # One document per micro-batch, so that a call is an episode.

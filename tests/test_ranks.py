@@ -22,7 +22,10 @@ import tasks
 from checkpoint import save_bundle
 from cli import ROOT
 
-UPDATES = ("supervised", "recomputed", "replicated", "one update", "three updates", "mean per episode", "one busy rank")
+UPDATES = (
+    "supervised", "recomputed", "replicated", "one update", "three updates", "mean per episode", "ratio per episode",
+    "one busy rank",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

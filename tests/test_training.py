@@ -122,29 +122,33 @@ class WatchLogits(TorchDispatchMode):
         return result
 
 
+@pytest.mark.parametrize("bonus", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("rows", [0, 1, 3, 4, 1000])
-def test_chunked_score_equals_plain_softmax(rows, temperature, monkeypatch):
-    """A chunk that drops its last rows, forgets the temperature, or cuts off the weight's gradient; and a "chunked"
-    function that holds all logits after all, which is what it exists to avoid."""
+def test_chunked_score_equals_plain_softmax(rows, temperature, bonus, monkeypatch):
+    """A chunk that drops its last rows, forgets the temperature, or cuts off the weight's gradient, that of an entropy
+    bonus included; and a "chunked" function that holds all logits after all, which is what it exists to avoid."""
     monkeypatch.setattr(training, "LOGITS_PER_CHUNK", rows * VOCAB)  # 0: the vocabulary alone is above the limit
     g = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(11, 8, generator=g), torch.randn(VOCAB, 8, generator=g)
     targets, upstream = torch.randint(VOCAB, (11,), generator=g), torch.randn(11, generator=g)
+    of_entropy = torch.randn(11, generator=g)
+
+    def loss(log_probs: Tensor, entropy: Tensor) -> Tensor:
+        return (log_probs * upstream).sum() + ((entropy * of_entropy).sum() if bonus else 0)
+
     results = []
     for ours in (True, False):
         h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
         if ours:
             with WatchLogits(w) as watched:
                 log_probs, entropy = score(h, w, targets, temperature)
-                (log_probs * upstream).sum().backward()
+                loss(log_probs, entropy).backward()
         else:
             every = (h @ w.T / temperature).log_softmax(-1)
             log_probs, entropy = every[torch.arange(11), targets], -(every.exp() * every).sum(-1)
-            (log_probs * upstream).sum().backward()
+            loss(log_probs, entropy).backward()
         results.append((log_probs, entropy, h.grad, w.grad))
-        if ours:
-            assert not entropy.requires_grad
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
     assert watched.rows == min(max(rows, 1), 11)
