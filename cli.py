@@ -49,7 +49,8 @@ AT_LEAST = {
     0: (
         "cache_gib", "clip_high", "clip_low", "efficiency_penalty", "entropy_bonus", "format_reward",
         "held_out_problems", "importance_cap", "kl", "learning_rate", "max_code_runs", "multi_turn_weight", "patience",
-        "plan", "price_in", "price_out", "save_every", "seed", "show", "validation", "warmup", "weight_decay",
+        "plan", "price_in", "price_out", "refills", "save_every", "seed", "show", "stage_steps", "validation", "warmup",
+        "weight_decay",
     ),
     1: (
         "attempts", "batch_size", "concurrency", "epochs", "group_size", "keep_checkpoints", "max_length",
@@ -290,6 +291,35 @@ def append_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
             with contextlib.suppress(OSError):
                 file.truncate(start)
             raise
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file that may not be there; what a killed process has left of one more is cut off."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+    try:
+        return [json.loads(line) for line in data[:whole].splitlines()]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): move it away, or take another --out") from error
+
+
+def remember(folder: Path, arguments: Any, may_change: Iterable[str] = ()) -> None:
+    """Makes the folder and writes the settings down; UserError if it was begun with others, those that `may_change`
+    aside. For scripts that go on with what the same command has left."""
+    file, values = folder / "config.yaml", dataclasses.asdict(arguments)
+    folder.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        other = [key for key, value in values.items() if key not in may_change and value != before.get(key)]
+        if other:
+            was = ", ".join(f"--{key} {before.get(key)}" for key in other)
+            raise UserError(f"{folder} was begun with {was}: take that, or another --out")
+    write_whole(file, [yaml.safe_dump(values, sort_keys=False)])
 
 
 class Run:

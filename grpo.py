@@ -5,12 +5,13 @@ group.
     torchrun --nproc-per-node 8 grpo.py runs/grpo-qwen2.5-3b.yaml
     python grpo.py --help
 
-A step: draw problems; sample `group_size` episodes of each (rollout.py); advantages within each group; one or several
-updates on all episodes of groups with signal. Tokens of prompts and observations carry no loss.
+A step: draw problems (curriculum.py); sample `group_size` episodes of each (rollout.py); advantages within each group,
+and one or several updates on all episodes of groups with signal (loss.py). Tokens of prompts and observations carry no
+loss. guards.py stops a run that has come apart.
 
-Differs from the paper: groups are filtered by the variance of the binary outcome; the curriculum by improvement
-potential is not here yet; the embedded default takes the mean over tokens rather than over the tokens of each episode
-first, a larger learning rate, and no KL term.
+Differs from the paper: groups are filtered by the variance of the binary outcome; the embedded default takes the mean
+over tokens rather than over the tokens of each episode first, a larger learning rate, no KL term, and all problems
+alike. `--preset grpo --curriculum potential`, as in runs/, has the paper's.
 """
 
 import dataclasses
@@ -37,8 +38,9 @@ from cli import (
     run_main,
     user_input,
 )
-from curriculum import Bag
+from curriculum import CURRICULA, GROUPINGS, Curriculum, CurriculumArguments
 from executor import check_sandbox
+from guards import Guards
 from loss import (
     ADVANTAGES,
     AGGREGATIONS,
@@ -47,6 +49,7 @@ from loss import (
     LossArguments,
     Tokens,
     group_advantages,
+    live_groups,
     policy_loss,
     token_weights,
 )
@@ -78,7 +81,7 @@ METHODS = ("grpo", "rejection")
 
 
 @dataclasses.dataclass
-class GRPOArguments(TrainingArguments, RolloutArguments, LossArguments):
+class GRPOArguments(TrainingArguments, RolloutArguments, LossArguments, CurriculumArguments):
     """The defaults are those of the embedded model; runs/ holds those for Qwen2.5."""
 
     model: str = dataclasses.field(default=WARM_START, metadata={"help": "folder or hub name to start from"})
@@ -90,6 +93,9 @@ class GRPOArguments(TrainingArguments, RolloutArguments, LossArguments):
     steps: int = dataclasses.field(default=20, metadata={"help": "rollouts, each followed by its updates"})
     prompts_per_step: int = dataclasses.field(default=16, metadata={"help": "problems per rollout, over all ranks"})
     group_size: int = dataclasses.field(default=8, metadata={"help": "episodes per problem"})
+    refills: int = dataclasses.field(
+        default=0, metadata={"help": "dynamic sampling: problems without signal are replaced, at most so many times"}
+    )
     updates_per_step: int = dataclasses.field(default=2, metadata={"help": "optimizer updates per rollout"})
     temperature: float = dataclasses.field(
         default=1.0, metadata={"help": "of sampling, and of the log-probs in the loss"}
@@ -136,7 +142,7 @@ class GRPOArguments(TrainingArguments, RolloutArguments, LossArguments):
         self.fill()
         check_arguments(
             self, advantage=ADVANTAGES, ratio=RATIOS, bound=BOUNDS, aggregation=AGGREGATIONS, method=METHODS,
-            schedule=SCHEDULES, plan_card=CARDS,
+            schedule=SCHEDULES, plan_card=CARDS, curriculum=CURRICULA, groups=GROUPINGS,
         )  # fmt: skip
         if self.group_size < 2 and self.method == "grpo":
             raise UserError("--group_size must be at least 2: an advantage compares an episode with its group")
@@ -264,6 +270,37 @@ def update(
     return {"loss": loss_sum, **averages, **more}
 
 
+def sample(
+    rollout: Rollout, curriculum: Curriculum, arguments: GRPOArguments, step: int, progress: str
+) -> tuple[list[Episode], RolloutStats] | None:
+    """This rank's episodes of a step, and what they cost; None as soon as a signal has come to any rank.
+
+    With `refills`, problems whose groups turn out to be all right or all wrong are followed by as many others, until
+    there are enough with signal or no refill is left (dynamic sampling, DAPO, Yu et al., 2025, section 3.2). Theirs
+    throws the surplus of a last refill away; here a refill asks only for what is missing.
+    """
+    drawn: list[Problem] = []
+    episodes, stats = [], RolloutStats()
+    missing = arguments.prompts_per_step
+    for _ in range(1 + arguments.refills):
+        first, drawn = len(drawn), drawn + curriculum.take(missing, step)
+        groups = shared_groups(len(drawn) - first, step, arguments, first)
+        sampled = SIGNALS.interruptible(
+            lambda drawn=drawn, groups=groups: rollout(
+                drawn, arguments.group_size, arguments.temperature, step, progress, groups
+            )
+        )
+        if stop_requested():
+            return None
+        episodes, stats = episodes + sampled[0], stats + sampled[1]
+        if arguments.refills:
+            (live,) = reduce_over_ranks([len(live_groups(episodes, arguments.mask_truncated))])
+            missing = arguments.prompts_per_step - int(live)
+            if missing <= 0:
+                break
+    return episodes, stats
+
+
 def measure(episodes: list[Episode]) -> dict[str, float]:
     """Averages over all episodes of a rollout, those of all ranks together."""
     count = len(episodes)
@@ -310,6 +347,7 @@ def train(arguments: GRPOArguments) -> Path:
             held_out = draw_problems(arguments.tasks, "dev", arguments.held_out_problems)
     if len(pool) < arguments.prompts_per_step:
         raise UserError(f"{len(pool)} problems are fewer than --prompts_per_step {arguments.prompts_per_step}")
+    curriculum = Curriculum(pool, arguments, arguments.seed, arguments.steps, arguments.prompts_per_step)
     if arguments.model == WARM_START and not Path(WARM_START).exists():
         if state.is_main_process:
             print(f"{WARM_START} is not there: running the warm start first", flush=True)
@@ -322,17 +360,18 @@ def train(arguments: GRPOArguments) -> Path:
         reference = load_reference(arguments.model, arguments.replicas) if arguments.kl > 0 else None
         check_prompts(pool + held_out, policy.bundle, arguments.prompt_style, arguments.model)
     run = Run(arguments.out, arguments, arguments.report_to, room=2 * policy.checkpoint_bytes)
-    bag, before = Bag(pool, arguments.seed), run.restored
+    before = run.restored
     if last:
         policy.load(last / "trainer")
-        bag.restore(before["bag"])
+        curriculum.restore(before["curriculum"])
+    guards = Guards(before.get("guards"))
     best, program_cpu = before.get("best", -1.0), before.get("program_cpu", 0.0)
     began = time.perf_counter() - before.get("seconds", 0.0)
     cpu_began = time.process_time() - before.get("cpu", 0.0)
 
-    def save(step: int, bag_state: dict[str, Any]) -> Path:
+    def save(step: int, drawn_until: dict[str, Any]) -> Path:
         times = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu_began}
-        more = {"best": best, "program_cpu": program_cpu, "bag": bag_state}
+        more = {"best": best, "program_cpu": program_cpu, "curriculum": drawn_until, "guards": guards.history}
         return run.save(step, policy.bundle, policy.save, **times, **more)
 
     folder, saving = run.folder / "checkpoint", 0.0  # seconds of the checkpoint that came before a step
@@ -340,18 +379,12 @@ def train(arguments: GRPOArguments) -> Path:
         rollout = Rollout(policy.bundle, executor, arguments, arguments.seed)
         policy.bundle.config.prompt_style = rollout.style  # the checkpoint remembers it
         for step in range(before["step"], arguments.steps):
-            started, bag_state = time.perf_counter(), bag.state()
-            drawn = bag.take(arguments.prompts_per_step)
+            started, drawn_until = time.perf_counter(), curriculum.state()
             label = f"step {step + 1}/{arguments.steps}" if run.main else ""
-            groups = shared_groups(len(drawn), step, arguments)
-            sampled = SIGNALS.interruptible(
-                lambda drawn=drawn, step=step, label=label, groups=groups: rollout(
-                    drawn, arguments.group_size, arguments.temperature, step, label, groups
-                )
-            )
-            if number := stop_requested():  # until now nothing of this step counts
-                save(step, bag_state)
-                raise Stopped(number)
+            sampled = sample(rollout, curriculum, arguments, step, label)
+            if sampled is None:  # nothing of this step counts
+                save(step, drawn_until)
+                raise Stopped(stop_requested())
             episodes, stats = sampled
             live = balanced(judge(episodes, arguments, step), policy.model.config)
             updating = time.perf_counter()
@@ -363,11 +396,12 @@ def train(arguments: GRPOArguments) -> Path:
             everybody = gather_object(episodes) if state.num_processes > 1 else episodes
             if state.num_processes > 1:
                 records = sorted(gather_object(records), key=lambda record: record["id"])
+            curriculum.observe((episode.problem, episode.correct) for episode in everybody)
             stats, idle = over_ranks(stats)
             program_cpu += stats.program_cpu_seconds
             used = [episode for episode in everybody if episode.advantage != 0]
             useful_tokens = sum(int(episode.sampled.sum()) for episode in used)
-            metrics = {**measure(everybody), "live": len(used) / len(everybody), **metrics}
+            metrics = {**measure(everybody), "live": len(used) / len(everybody), **metrics, **curriculum.metrics()}
             metrics |= {**dataclasses.asdict(stats), **stats.rates(useful_tokens), "rank_idle": idle}
             metrics |= {
                 "seconds/rollout": updating - started,
@@ -386,11 +420,14 @@ def train(arguments: GRPOArguments) -> Path:
             if run.main:
                 run.append("episodes.jsonl", records)
                 print(step_line(step, arguments.steps, metrics), flush=True)
+            for warning in guards.look(metrics):
+                if run.main:
+                    print(warning, flush=True)
             if due:
                 better = metrics.get("held_out", -1.0) > best
                 best = max(best, metrics.get("held_out", -1.0))
                 saved = time.perf_counter()
-                save(step + 1, bag.state())
+                save(step + 1, curriculum.state())
                 saving = time.perf_counter() - saved
                 if better and run.main:
                     run.checkpoints.mark_best(step + 1)
@@ -401,8 +438,10 @@ def train(arguments: GRPOArguments) -> Path:
 
 def step_line(step: int, steps: int, m: dict[str, float]) -> str:
     """One step as one line."""
+    stage = f"  stage {m['stage']}" if "stage" in m else ""
     return (
-        f"step {step + 1:3d}/{steps}  right {m['accuracy']:.2f}  code {m['code_use']:.2f}  runs {m['code_runs']:.1f}  "
+        f"step {step + 1:3d}/{steps}{stage}  right {m['accuracy']:.2f}  "
+        f"code {m['code_use']:.2f}  runs {m['code_runs']:.1f}  "
         f"tokens {m['reply_tokens']:3.0f}  live {m['live']:.2f}  entropy {m['entropy']:.2f}  "
         f"grad {m['grad_norm']:.2f}  clip {m['clip_fraction']:.3f}  "
         f"rollout {m['seconds/rollout']:.1f} s ({m['tokens_per_second']:.0f} tok/s)  update {m['seconds/update']:.1f} s"

@@ -127,13 +127,8 @@ class LossArguments:
 # advantages
 
 
-def group_advantages(episodes: list[Episode], kind: str = "group_norm", mask_truncated: bool = False) -> list[Episode]:
-    """Sets the advantages of this rank's episodes, of which it has whole groups, and returns those that carry signal.
-
-    group_norm: (reward - mean) / (std + 1e-6), std unbiased (GRPO, Shao et al., 2024, section 4.1.2). group_mean:
-    reward - mean alone (Dr. GRPO, Liu et al., 2025). rloo: reward - mean of the others (Ahmadian et al., 2024,
-    equation 8), n / (n - 1) times the former. batch: group_mean divided by its root mean square over the groups with
-    signal of all ranks (a collective call; REINFORCE++ with baseline, Hu et al., 2025).
+def live_groups(episodes: list[Episode], mask_truncated: bool = False) -> list[list[Episode]]:
+    """The episodes that count, in groups; only groups with something to learn from.
 
     An episode that the sandbox failed, or whose prompt did not fit, or on demand one that was cut short, leaves its
     group's statistics. A group with fewer than two episodes left, or whose outcomes are all right or all wrong, is
@@ -142,13 +137,23 @@ def group_advantages(episodes: list[Episode], kind: str = "group_norm", mask_tru
     left_out = {"sandbox_error", "prompt_too_long"} | ({"length", "turns"} if mask_truncated else set())
     groups: dict[int, list[Episode]] = {}
     for episode in episodes:
-        episode.advantage = 0.0
         if episode.finish not in left_out:
             groups.setdefault(episode.group, []).append(episode)
+    return [members for members in groups.values() if len({episode.correct for episode in members}) == 2]
+
+
+def group_advantages(episodes: list[Episode], kind: str = "group_norm", mask_truncated: bool = False) -> list[Episode]:
+    """Sets the advantages of this rank's episodes, of which it has whole groups, and returns those of `live_groups`.
+
+    group_norm: (reward - mean) / (std + 1e-6), std unbiased (GRPO, Shao et al., 2024, section 4.1.2). group_mean:
+    reward - mean alone (Dr. GRPO, Liu et al., 2025). rloo: reward - mean of the others (Ahmadian et al., 2024,
+    equation 8), n / (n - 1) times the former. batch: group_mean divided by its root mean square over the groups with
+    signal of all ranks (a collective call; REINFORCE++ with baseline, Hu et al., 2025).
+    """
+    for episode in episodes:
+        episode.advantage = 0.0
     live = []
-    for members in groups.values():
-        if len({episode.correct for episode in members}) < 2:
-            continue
+    for members in live_groups(episodes, mask_truncated):
         rewards = torch.tensor([episode.reward for episode in members])
         advantages = rewards - rewards.mean()
         if kind == "group_norm":

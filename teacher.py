@@ -25,14 +25,12 @@ enough, where the paper's numbers of tries are not known.
 
 import asyncio
 import dataclasses
-import json
 import math
 import random
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from checkpoint import write_whole
@@ -43,6 +41,8 @@ from cli import (
     check_arguments,
     check_out,
     parse_arguments,
+    read_records,
+    remember,
     run_main,
     user_input,
 )
@@ -311,21 +311,6 @@ async def all_of(work: Sequence[Awaitable]) -> list[Any]:
             task.cancel()
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file that may not be there; what a killed process has left of one more is cut off."""
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-    try:
-        return [json.loads(line) for line in data[:whole].splitlines()]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): move it away, or take another --out") from error
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # Command line
 
@@ -361,18 +346,6 @@ MAY_CHANGE = {
 MAY_CHANGE |= {"price_in", "price_out", "dry_run", "best_effort", "base_url"}
 
 
-def remember(folder: Path, arguments: TeacherArguments) -> None:
-    """Writes down the settings; UserError if what the folder holds was asked with others."""
-    file, values = folder / "config.yaml", dataclasses.asdict(arguments)
-    if file.exists():
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        other = [key for key, value in values.items() if key not in MAY_CHANGE and value != before.get(key)]
-        if other:
-            was = ", ".join(f"--{key} {before.get(key)}" for key in other)
-            raise UserError(f"{folder} was begun with {was}: take that, or another --out")
-    write_whole(file, [yaml.safe_dump(values, sort_keys=False)])
-
-
 def teach(arguments: TeacherArguments) -> Path:
     """Asks for what is missing, selects, and returns the file of trajectories."""
     folder = Path(arguments.out)
@@ -383,8 +356,7 @@ def teach(arguments: TeacherArguments) -> Path:
         return folder
     check_out(folder)
     check_sandbox(arguments.best_effort)
-    folder.mkdir(parents=True, exist_ok=True)
-    remember(folder, arguments)
+    remember(folder, arguments, MAY_CHANGE)
 
     async def ask(executor: Executor) -> Teacher:
         endpoint = Endpoint(arguments.base_url, arguments.concurrency, arguments.request_timeout)

@@ -84,6 +84,11 @@ class RolloutStats(GeneratorStats):
     program_queue_seconds: float = 0.0
     sandbox_errors: int = 0
 
+    def __add__(self, other: "RolloutStats") -> "RolloutStats":
+        """Of one rollout after another."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return RolloutStats(**{name: value + theirs[name] for name, value in mine.items()})
+
     def rates(self, useful_tokens: int) -> dict[str, float]:
         """How fast it was, and where the time went. `useful_tokens`: sampled tokens of the episodes that count."""
         generating = self.prefill_seconds + self.decode_seconds

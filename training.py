@@ -79,13 +79,15 @@ def claimed(name: str, count: int) -> Iterator[int]:
         yield number
 
 
-def shared_groups(count: int, step: int, arguments: RolloutArguments) -> Iterable[int]:
-    """The numbers of the groups that this rank samples. Whole groups go to each, numbered as if there were one rank: an
-    advantage never waits for another. In deterministic mode a fixed share; else whoever has room takes the next."""
+def shared_groups(count: int, step: int, arguments: RolloutArguments, first: int = 0) -> Iterable[int]:
+    """The numbers, of `count` from `first` on, of the groups that this rank samples. Whole groups go to each, numbered
+    as if there were one rank: an advantage never waits for another. In deterministic mode a fixed share; else whoever
+    has room takes the next."""
     state = PartialState()
     if arguments.deterministic or state.num_processes == 1:
-        return range(*(count * rank // state.num_processes for rank in (state.process_index, state.process_index + 1)))
-    return claimed(f"groups of {step}", count)
+        ends = (first + count * rank // state.num_processes for rank in (state.process_index, state.process_index + 1))
+        return range(*ends)
+    return (first + number for number in claimed(f"groups of {step} from {first}", count))
 
 
 def held_out_accuracy(rollout: Rollout, problems: list[Problem], temperature: float, step: int, progress: str) -> float:

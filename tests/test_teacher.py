@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import endpoint
 import teacher
-from cli import ROOT, UserError
+from cli import ROOT, UserError, read_records
 from endpoint import ATTEMPTS, Endpoint
 from rollout import Protocol
 from scripted import PROGRAMS
@@ -354,4 +354,4 @@ def test_bad_settings_are_refused(tmp_path):
     lines = [json.dumps({"key": str(rng.random())}) for _ in range(3)]
     (tmp_path / "episodes.jsonl").write_text(lines[0] + "\nnot json\n" + lines[1])
     with pytest.raises(UserError, match=r"episodes\.jsonl is damaged"):
-        teacher.read_records(tmp_path / "episodes.jsonl")
+        read_records(tmp_path / "episodes.jsonl")
