@@ -89,6 +89,9 @@ class GRPOArguments(TrainingArguments, RolloutArguments, LossArguments, Curricul
     tasks: str = dataclasses.field(
         default="embedded", metadata={"help": "names, suites, embedded, all, train, test, or a .jsonl file"}
     )
+    split: str = dataclasses.field(
+        default="rl", metadata={"help": "rl: problems that no warm start has seen; sft: its own, an ablation"}
+    )
     problems_per_task: int = dataclasses.field(default=200, metadata={"help": "size of the pool, per task"})
     steps: int = dataclasses.field(default=20, metadata={"help": "rollouts, each followed by its updates"})
     prompts_per_step: int = dataclasses.field(default=16, metadata={"help": "problems per rollout, over all ranks"})
@@ -142,7 +145,7 @@ class GRPOArguments(TrainingArguments, RolloutArguments, LossArguments, Curricul
         self.fill()
         check_arguments(
             self, advantage=ADVANTAGES, ratio=RATIOS, bound=BOUNDS, aggregation=AGGREGATIONS, method=METHODS,
-            schedule=SCHEDULES, plan_card=CARDS, curriculum=CURRICULA, groups=GROUPINGS,
+            schedule=SCHEDULES, plan_card=CARDS, curriculum=CURRICULA, groups=GROUPINGS, split=("rl", "sft"),
         )  # fmt: skip
         if self.group_size < 2 and self.method == "grpo":
             raise UserError("--group_size must be at least 2: an advantage compares an episode with its group")
@@ -342,7 +345,7 @@ def train(arguments: GRPOArguments) -> Path:
     check_sandbox(arguments.best_effort)
     held_out: list[Problem] = []
     with user_input():
-        pool = draw_problems(arguments.tasks, "rl", arguments.problems_per_task)
+        pool = draw_problems(arguments.tasks, arguments.split, arguments.problems_per_task)
         if arguments.held_out_problems:
             held_out = draw_problems(arguments.tasks, "dev", arguments.held_out_problems)
     if len(pool) < arguments.prompts_per_step:

@@ -1,7 +1,8 @@
 """Studies: arms trained from the same warm starts over several seeds, and judged on the same held-out problems.
 
     python runs/study.py demo                  the demo itself: mean and spread over seeds
-    python runs/study.py baselines             ablations and baselines of GRPO
+    python runs/study.py baselines             GRPO against simpler methods, and with its parts taken away
+    python runs/study.py ablations             the choices within GRPO, one at a time
     python runs/study.py tuning                what the defaults were chosen by: other seeds, other problems (dev)
 
 Every run is a process of its own, `--jobs` at a time on one thread each, and what it costs is the CPU time that the
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COOLER = 0.6  # the temperature at which the paper evaluates; sampled replies are at 1 otherwise, as in training
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by the number of seeds
 WARM, BASE = "warm start", "base"
+MEASURED = "measured.jsonl"  # of measure.py with the same --problems_per_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Study:
     split: str = "test"
     samples: int = 2  # sampled replies per problem
     reference: str = ""  # the arm that the others are compared with
+    common: str = ""  # flags of all arms
+    cooler: bool = True  # whether to evaluate at COOLER too
 
 
 REJECTION = "--method rejection"
@@ -53,6 +57,37 @@ STUDIES = {
             "rejection sampling, tuned": f"{REJECTION} --temperature 1.3",
         },
         reference="GRPO",
+    ),
+    "ablations": Study(
+        {
+            "GRPO": "",
+            "preset: grpo": "--preset grpo",
+            "preset: dr_grpo": "--preset dr_grpo",
+            "preset: gspo": "--preset gspo",
+            "preset: cispo": "--preset cispo",
+            "preset: reinforce_pp": "--preset reinforce_pp",
+            "advantage: group_mean": "--advantage group_mean",
+            "advantage: rloo": "--advantage rloo",
+            "advantage: batch": "--advantage batch",
+            "aggregation: sequence": "--aggregation sequence",
+            "aggregation: constant": "--aggregation constant",
+            "group size 2": "--group_size 2 --prompts_per_step 64",
+            "group size 4": "--group_size 4 --prompts_per_step 32",
+            "group size 16": "--group_size 16 --prompts_per_step 8",
+            "KL 0.001": "--kl 0.001",
+            "KL 0.01": "--kl 0.01",
+            "curriculum: potential": "--curriculum potential --measured {measured}",
+            "curriculum: difficulty": "--curriculum difficulty --measured {measured}",
+            "curriculum: online": "--curriculum online --measured {measured}",
+            "code runs: 1": "--max_code_runs 1",
+            "code runs: 3": "--max_code_runs 3",
+            "RL on the problems of SFT": "--split sft",
+            "1 update per rollout": "--updates_per_step 1",
+            "4 updates per rollout": "--updates_per_step 4",
+        },
+        reference="GRPO",
+        common="--problems_per_task 60",  # so few that their potential can be measured in minutes; none comes twice
+        cooler=False,
     ),
     "tuning": Study(
         {
@@ -117,22 +152,32 @@ class Runs:
         self.study, self.folder = study, folder
         self.held_out = f"--split {study.split} --samples {study.samples} --show 0"
         self.cooler = f"{self.held_out} --temperature {COOLER}"
-        self.warming = {seed: threading.Lock() for seed in study.seeds}
+        self.locks = {seed: threading.Lock() for seed in study.seeds}  # of the warm start, and of its measurement
 
     def arm(self, name: str, seed: int) -> dict:
         """Trains and evaluates one arm; the base model is only evaluated."""
         if name == BASE:
             return self._once(name, seed, "", "")
-        with self.warming[seed]:
+        with self.locks[seed]:
             warm = self._once(WARM, seed, "sft.py", "")
         if name == WARM:
             return warm
-        return self._once(name, seed, "grpo.py", f"--model {warm['checkpoint']} {self.study.arms[name]}")
+        flags = f"{self.study.common} {self.study.arms[name]}".strip()
+        if "{measured}" in flags:
+            with self.locks[seed]:
+                flags = flags.format(measured=self._measured(seed, warm["checkpoint"]))
+        return self._once(name, seed, "grpo.py", f"--model {warm['checkpoint']} {flags}")
+
+    def _measured(self, seed: int, checkpoint: str) -> Path:
+        out = self.folder / f"measured-{seed}"
+        command = [sys.executable, "measure.py", "--model", checkpoint, "--out", str(out), "--seed", str(seed)]
+        cpu_seconds([*command, *self.study.common.split()], beside(out, ".log"))  # one that is done takes seconds
+        return out / MEASURED
 
     def _once(self, name: str, seed: int, script: str, flags: str) -> dict:
-        folder = self.folder / f"{'-'.join(name.replace(',', '').split())}-{seed}"
+        folder = self.folder / f"{'-'.join(name.replace(',', '').replace(':', '').split())}-{seed}"
         flags = f"--seed {seed} {flags}"
-        key = f"{script} {flags}; {self.held_out}; {self.cooler}"
+        key = f"{script} {flags}; {self.held_out}" + (f"; {self.cooler}" if self.study.cooler else "")
         return done_once(beside(folder, ".json"), key, lambda: self._run(script, folder, flags, seed))
 
     def _run(self, script: str, folder: Path, flags: str, seed: int) -> dict:
@@ -148,17 +193,18 @@ class Runs:
 
     def _evaluated(self, checkpoint: Path, folder: Path, seed: int) -> dict:
         warm, seconds = self._overall(checkpoint, folder, f"--seed {seed} {self.held_out}")
-        cool, more = self._overall(
-            checkpoint, folder.with_name(f"{folder.name}-cooler"), f"--seed {seed} {self.cooler}"
-        )
-        return {
-            "evaluation_cpu_seconds": seconds + more,
+        figures = {
             "sampled": warm["sampled"]["accuracy"],
-            "cooler": cool["sampled"]["accuracy"],
             "greedy": warm["greedy"]["accuracy"],
             "code_use": warm["sampled"]["code_use"],
             "problems": warm["sampled"]["problems"],
         }
+        if self.study.cooler:
+            cool, more = self._overall(
+                checkpoint, folder.with_name(f"{folder.name}-cooler"), f"--seed {seed} {self.cooler}"
+            )
+            figures["cooler"], seconds = cool["sampled"]["accuracy"], seconds + more
+        return {"evaluation_cpu_seconds": seconds, **figures}
 
     def _overall(self, checkpoint: Path, folder: Path, flags: str) -> tuple[dict, float]:
         out = folder.with_name(f"{folder.name}-{self.study.split}")
@@ -169,11 +215,11 @@ class Runs:
 
 
 def run_study(study: Study, folder: Path, jobs: int) -> dict[str, dict[int, dict]]:
-    """All figures: arm -> seed -> figures. Warm starts come first, since all else waits for them."""
+    """All figures: arm -> seed -> figures. Warm starts come first in each, since all else waits for them."""
     runs = Runs(study, folder)
     names = [BASE, WARM, *study.arms]
     with ThreadPoolExecutor(jobs) as pool:
-        work = {(name, seed): pool.submit(runs.arm, name, seed) for name in [WARM, *names] for seed in study.seeds}
+        work = {(name, seed): pool.submit(runs.arm, name, seed) for seed in study.seeds for name in [WARM, *names]}
         results: dict[str, dict[int, dict]] = {}
         for (name, seed), future in work.items():
             figures = results.setdefault(name, {})[seed] = future.result()
@@ -202,12 +248,15 @@ def table(study: Study, results: dict[str, dict[int, dict]]) -> str:
         return f"{statistics.mean(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})"
 
     compared = [f"sampled, minus {study.reference}"] if study.reference else []
-    head = ["", "sampled", f"at temperature {COOLER}", "greedy", "code use", "CPU s of training", *compared]
+    columns = {"sampled": "sampled", "cooler": f"at temperature {COOLER}", "greedy": "greedy", "code_use": "code use"}
+    if not study.cooler:
+        del columns["cooler"]
+    head = ["", *columns.values(), "CPU s of training", *compared]
     rows = []
     for name, figures in results.items():
         seconds = [figures[seed].get("cpu_seconds", 0) for seed in study.seeds]
         cost = f"{statistics.mean(seconds):.0f} ({min(seconds):.0f}-{max(seconds):.0f})" if any(seconds) else ""
-        row = [name, *(cell(figures, key) for key in ("sampled", "cooler", "greedy", "code_use")), cost]
+        row = [name, *(cell(figures, key) for key in columns), cost]
         if compared:
             other = results[study.reference]
             differences = [figures[seed]["sampled"] - other[seed]["sampled"] for seed in study.seeds]
@@ -218,23 +267,32 @@ def table(study: Study, results: dict[str, dict[int, dict]]) -> str:
 
 
 def figure(study: Study, results: dict[str, dict[int, dict]], path: Path) -> None:
-    """Two panels: accuracy on the problems of each step against CPU time, and held-out accuracy with every seed."""
+    """Accuracy on the problems of each step against CPU time, unless there are too many arms to tell apart; held-out
+    accuracy with every seed."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
     pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "study", "font.size": 9})
-    fig, (left, right) = pyplot.subplots(1, 2, figsize=(9.6, 3.8), width_ratios=(3, 2), layout="constrained")
-    colours = dict(zip([*study.arms], itertools.cycle(pyplot.get_cmap("tab10").colors), strict=False))
-    for name in study.arms:
+    many = len(study.arms) > 10
+    if many:
+        fig, right = pyplot.subplots(figsize=(7, 0.6 + 0.2 * len(results)), layout="constrained")
+        left = None
+    else:
+        fig, (left, right) = pyplot.subplots(1, 2, figsize=(9.6, 3.8), width_ratios=(3, 2), layout="constrained")
+    kinds = dict.fromkeys(name.split(":")[0] if many else name for name in study.arms)
+    colours = dict(zip(kinds, itertools.cycle(pyplot.get_cmap("tab10").colors), strict=False))
+    colours = {name: colours[name.split(":")[0] if many else name] for name in study.arms}
+    for name in study.arms if left else ():
         for seed in study.seeds:
             curve = results[name][seed]["curve"]
             smooth = [statistics.mean(curve["accuracy"][max(0, i - 2) : i + 1]) for i in range(len(curve["accuracy"]))]
             label = name if seed == study.seeds[0] else None
             left.plot(curve["seconds/cpu"], smooth, color=colours[name], label=label, linewidth=1.2, alpha=0.85)
-    left.set(xlabel="CPU seconds of training", ylabel="right, sampled (mean of 3 steps)", ylim=(0, 1))
-    left.legend(frameon=False, fontsize=8)
+    if left:
+        left.set(xlabel="CPU seconds of training", ylabel="right, sampled (mean of 3 steps)", ylim=(0, 1))
+        left.legend(frameon=False, fontsize=8)
     names = list(results)
     for place, name in enumerate(reversed(names)):
         values = [results[name][seed]["sampled"] for seed in study.seeds]
@@ -242,7 +300,7 @@ def figure(study: Study, results: dict[str, dict[int, dict]], path: Path) -> Non
         right.plot([statistics.mean(values)], [place], "|", color="black", markersize=16)
     right.set(xlabel="held-out problems right, sampled", xlim=(-0.02, 1), yticks=range(len(names)))
     right.set_yticklabels(list(reversed(names)))
-    for axes in (left, right):
+    for axes in (left, right) if left else (right,):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -272,8 +330,10 @@ def main() -> None:
             "CPU seconds, the range); behind ±, half of the 95 % interval of Student's t over seeds, paired by "
             "warm start."
         )
+        given = {name: f"{study.common} {flags}".strip() for name, flags in study.arms.items()}
         flags = "\n".join(
-            f"- {name}: `grpo.py {flags}`".replace(" `grpo.py `", " the defaults") for name, flags in study.arms.items()
+            f"- {name}: `grpo.py {flags}`".replace(" `grpo.py `", " the defaults").replace("{measured}", MEASURED)
+            for name, flags in given.items()
         )
         target.with_suffix(".md").write_text(f"{about}\n\n{text}\n\n{flags}\n\n![curves]({target.name}.svg)\n")
         kept = {

@@ -98,3 +98,26 @@ def test_cpu_time_counts_children_and_failures_name_their_log(tmp_path):
     assert cpu_seconds([sys.executable, "-c", nested], tmp_path / "log") > 0.6
     with pytest.raises(SystemExit, match=r"failed \(.*log\): ValueError: oh"):
         cpu_seconds([sys.executable, "-c", "raise ValueError('oh')"], tmp_path / "log")
+
+
+def test_arms_that_need_a_measurement_get_one(tmp_path, monkeypatch):
+    """A curriculum by the potential of another seed's warm start, or one measured anew for every arm."""
+    commands = []
+
+    def evaluated(self, checkpoint, folder, seed):
+        return {"sampled": 0.5, "greedy": 0.5, "code_use": 0.5, "problems": 3, "evaluation_cpu_seconds": 1.0}
+
+    def trained(self, script, folder, flags, seed):
+        commands.append([script, *flags.split()])
+        return {"checkpoint": f"warm-{seed}", **evaluated(self, None, folder, seed)}
+
+    monkeypatch.setattr(study, "cpu_seconds", lambda command, log: commands.append([*map(str, command[1:])]) or 1.0)
+    monkeypatch.setattr(Runs, "_run", trained)
+    some = Study({"a": "", "b": "--curriculum potential --measured {measured}"}, seeds=(3, 4), common="--kl 0.5")
+    run_study(some, tmp_path, 2)
+    measured = [command for command in commands if command[0] == "measure.py"]
+    assert sorted(command[2] for command in measured) == ["warm-3", "warm-4"]
+    assert all(command[-2:] == ["--kl", "0.5"] for command in measured)
+    trained_by = {command[2]: command for command in commands if "potential" in command}
+    for seed in ("3", "4"):
+        assert str(tmp_path / f"measured-{seed}/measured.jsonl") in trained_by[seed] and "0.5" in trained_by[seed]
