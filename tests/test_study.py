@@ -8,8 +8,12 @@ import pytest
 from cli import ROOT
 
 sys.path.insert(0, str(ROOT / "runs"))
+import sft_study
 import study
 from study import BASE, WARM, Runs, Study, cpu_seconds, done_once, figure, mean_and_half_width, run_study, table
+
+from tasks import problems
+from trajectories import load_trajectories
 
 
 def result(sampled: float, seed: int) -> dict:
@@ -121,3 +125,44 @@ def test_arms_that_need_a_measurement_get_one(tmp_path, monkeypatch):
     trained_by = {command[2]: command for command in commands if "potential" in command}
     for seed in ("3", "4"):
         assert str(tmp_path / f"measured-{seed}/measured.jsonl") in trained_by[seed] and "0.5" in trained_by[seed]
+
+
+def test_every_arm_of_the_sft_study_is_taught_what_it_says(tmp_path, monkeypatch):
+    """An arm that gets another's trajectories, fewer of them, or a task that is meant to be unseen."""
+    monkeypatch.setattr(sft_study, "COUNT", 64)
+    found = {}
+    for arm in sft_study.MIXES:
+        sft_study.teach(arm, 0, tmp_path / "data.jsonl")
+        found[arm], _ = load_trajectories(str(tmp_path / "data.jsonl"))
+        assert len(found[arm]) == 64
+    programs = {arm: [sum(s["source"] == "observation" for s in t) for t in ts] for arm, ts in found.items()}
+    assert set(programs["text only"]) == {0} and set(programs["no multi-turn"]) == {0, 1}
+    assert min(programs["code only"]) == 1 and max(programs["code only"]) == max(programs[sft_study.ALL]) == 2
+    taught = {task: {p.question for p in problems(task, "sft", 64)} for task in (*sft_study.SEEN, *sft_study.UNSEEN)}
+    for trajectories in found.values():
+        asked = {trajectory[0]["text"] for trajectory in trajectories}
+        assert all(asked & taught[name] for name in sft_study.SEEN)
+        assert not any(asked & taught[name] for name in sft_study.UNSEEN)
+    kinds = {
+        name: {n for t, n in zip(found["no varied prompts"], programs["no varied prompts"], strict=True)
+               if t[0]["text"] in taught[name]}
+        for name in sft_study.SEEN
+    }  # fmt: skip
+    assert all(len(kind) == 1 for kind in kinds.values()) and len({*map(min, kinds.values())}) == 3
+
+
+def test_the_table_of_the_sft_study():
+    """Seen and unseen exchanged, or a difference that is not paired by seed."""
+    seen, unseen = sft_study.SEEN, sft_study.UNSEEN
+
+    def figures(a: float, b: float) -> dict:
+        tasks = dict.fromkeys(seen, a) | dict.fromkeys(unseen, b)
+        return {"tasks": tasks, "greedy": tasks, "code_use": 0.5}
+
+    results = {
+        sft_study.ALL: {s: figures(0.5 + s / 10, 0.1) for s in range(3)},
+        "text only": {s: figures(0.4 + s / 10, 0.2) for s in range(3)},
+    }
+    row = sft_study.table(results).splitlines()[-1]
+    assert row.startswith("| text only | 0.500 (0.400, 0.500, 0.600) | 0.200 (0.200, 0.200, 0.200) |")
+    assert row.endswith("| 0.50 | -0.100 ± 0.000 | +0.100 ± 0.000 |")
