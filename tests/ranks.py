@@ -127,8 +127,9 @@ def scripts(folder: Path, out: Path) -> None:
     settings = coin_settings(folder)
     grpo.train(GRPOArguments(out=str(out / "grpo"), steps=2, **settings))
     grpo.train(GRPOArguments(out=str(out / "resumed"), steps=2, resume=True, **settings))
-    more = {"deterministic": False, "slots": 8, "shuffle_rewards": True, "advantage": "batch"}
-    grpo.train(GRPOArguments(out=str(out / "claimed"), steps=1, **more, **settings))
+    more = {"deterministic": False, "slots": 8, "shuffle_rewards": True, "advantage": "batch", "refills": 1}
+    more |= {"curriculum": "online", "measured": str(folder / "measured.jsonl"), "stage_steps": 1}
+    grpo.train(GRPOArguments(out=str(out / "claimed"), steps=2, **more, **settings))
 
 
 def work(folder: Path, out: Path) -> None:

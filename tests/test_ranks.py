@@ -36,6 +36,11 @@ def folder(tmp_path_factory) -> Path:
     save_bundle(random_bundle(), folder / "model")
     write_coin_trajectories(folder / "coins.jsonl", 55)
     write_coin_trajectories(folder / "many.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tasks.TASKS, "coin", Coin())
+        pool = tasks.problems("coin", "rl", 5)
+    counts = [{"task": "coin", "index": p.index, "right": 2 * i, "samples": 20} for i, p in enumerate(pool)]
+    (folder / "measured.jsonl").write_text("".join(json.dumps(line) + "\n" for line in counts))
     tiny, many = str(ROOT / "assets/tiny"), str(folder / "many.jsonl")
     arguments = sft.SFTArguments(model=tiny, out=str(folder / "sft"), data=many, epochs=3, warmup=3)
     sft.train(arguments).resolve().rename(folder / "warm")
