@@ -16,7 +16,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evaluate import wilson
+from scores import wilson
 
 # matplotlib knows no CSS variables: it draws in these, and they are replaced afterwards.
 INK, MUTED, LINE, ACCENT = "#010101", "#020202", "#030303", "#040404"

@@ -14,7 +14,6 @@ decoding.
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from checkpoint import load_bundle, write_whole
 from cli import Run, UserError, check_arguments, parse_arguments, run_main, user_input
 from executor import check_sandbox
 from rollout import Episode, Rollout, RolloutArguments, check_prompts, readable
+from scores import wilson
 from suites.base import Problem
 from tasks import INDEX_RANGES, draw_problems, published_problems
 from training import fit_threads, start_processes
@@ -64,16 +64,6 @@ class EvaluateArguments(RolloutArguments):
 
 
 Decodings = dict[str, list[Episode]]
-
-
-def wilson(right: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of `right` in `count` independent trials."""
-    if not count:
-        return 0.0, 1.0
-    z, share = 1.959964, right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def summarise(episodes: list[Episode]) -> dict[str, float | int | list[float]]:

@@ -23,7 +23,8 @@ from markupsafe import Markup
 
 from charts import CSS, dots, marks, panels
 from cli import ROOT, UserError, run_main, user_input
-from evaluate import telling, wilson
+from evaluate import telling
+from scores import wilson
 from tasks import spans
 
 EVALUATION = Path("out/evaluation")
