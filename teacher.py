@@ -25,6 +25,7 @@ enough, where the paper's numbers of tries are not known.
 
 import asyncio
 import dataclasses
+import functools
 import math
 import random
 from collections.abc import Awaitable, Sequence
@@ -46,32 +47,13 @@ from cli import (
     run_main,
     user_input,
 )
+from conversation import BARE, FORMATS, STYLES, Conversation
 from endpoint import Endpoint, Reply, Usage
 from executor import Executor, check_sandbox
-from rollout import CUT_NOTE, PROMPT_STYLES, Protocol, first_event, up_to_event
 from selection import picture, select, summary, usable
 from suites.base import Problem
-from tasks import is_right, problems, resolve
+from tasks import problems, resolve
 from trajectories import write_trajectories
-
-STYLES = ("free", "text", "code", "guided")
-BARE = "bare"  # the question alone, for teachers that were trained on nothing else
-# Of question and instruction; what is said to the teacher alone, and no student ever sees.
-FORMATS = (
-    "{instruction}{question}",
-    "{question}\n\n{instruction}",
-    "# Task\n{question}\n\n# How to answer\n{instruction}",
-    "{instruction}Check the result before you answer.\n\nQuestion: {question}",
-)
-GUIDED = (
-    "You may leave a turn without an answer where you are not sure; you will be asked to go on, with a hint how.\n\n"
-)
-GUIDE = (
-    "You watch somebody answer a question, by thinking in text and by Python programs that are run for them. Say in "
-    "one line what they should do next: start it with TEXT if they should think in text, CODE if they should write a "
-    "program, ANSWER if they should give the answer; then the reason, without the answer itself.\n\n"
-    "Question:\n{question}\n\nSo far:\n{so_far}"
-)
 
 
 @dataclasses.dataclass
@@ -153,99 +135,6 @@ def attempts(task: str, arguments: TeacherArguments) -> list[Attempt]:
     return found[:count]
 
 
-class Conversation:
-    """One attempt: what is said to the endpoint, and what becomes of it as a trajectory."""
-
-    def __init__(self, attempt: Attempt, teacher: "Teacher"):
-        self.attempt, self.teacher, self.arguments = attempt, teacher, teacher.arguments
-        guided = attempt.style == "guided"
-        instruction = PROMPT_STYLES["free" if guided else attempt.style] + GUIDED * guided
-        question = attempt.problem.question
-        self.messages = [
-            {"role": "user", "content": FORMATS[attempt.format].format(instruction=instruction, question=question)}
-        ]
-        self.segments = [{"text": question, "source": "prompt"}]
-        self.protocol = Protocol(self.arguments.max_code_runs)
-        self.statuses: list[str] = []  # of programs
-        self.turns: list[str] = []  # "text" or "code"
-
-    async def record(self) -> dict[str, Any]:
-        """Runs it to its end."""
-        finish = ""
-        while not finish:
-            if self.attempt.style == "guided":
-                await self._hint()
-            finish = await self._turn()
-        problem, answer = self.attempt.problem, self.protocol.answer
-        verdict = answer is not None and await asyncio.to_thread(is_right, problem, answer, self.teacher.executor)
-        if finish == "answer" and not replays(self.segments):
-            finish = "unfit"
-        return {
-            "task": problem.task, "index": problem.index, "correct": bool(verdict),
-            "style": self.attempt.style, "format": self.attempt.format, "temperature": self.attempt.temperature,
-            "finish": "sandbox_error" if verdict is None else finish,
-            "answer": answer, "statuses": self.statuses, "turns": self.turns, "segments": self.segments,
-        }  # fmt: skip
-
-    async def _hint(self) -> None:
-        """Puts the guide's line behind what the teacher reads next."""
-        so_far = "".join(segment["text"] for segment in self.segments[1:]) or "(nothing yet)"
-        prompt = GUIDE.format(question=self.attempt.problem.question, so_far=so_far)
-        model = self.arguments.guide_model or self.arguments.model
-        reply = await self.teacher.ask(self.attempt, model, [{"role": "user", "content": prompt}])
-        line = next(iter(reply.text.strip().splitlines()), "")
-        if line:
-            self.messages[-1]["content"] += f"\n\nHint for your next turn: {line}"
-
-    async def _turn(self) -> str:
-        """One message of the teacher's and what follows from it; how the episode has ended, or an empty string."""
-        reply = await self.teacher.ask(self.attempt, self.arguments.model, self.messages)
-        text = up_to_event(reply.text.lstrip())
-        happened = first_event(text)
-        action = self.protocol.read(text, "" if happened else "length" if reply.finish == "length" else "end")
-        self._said(text if happened else text.rstrip())
-        if action.kind == "run" and self.attempt.style == "text":
-            return "turns"
-        if action.kind == "run":
-            result = await asyncio.wrap_future(self.teacher.executor.submit(action.text))
-            self.statuses.append(result.status)
-            action = self.protocol.observe(result)
-        if action.kind == "say":
-            self._observed(action.text)
-            return ""
-        # A guided teacher may think aloud, and be told to go on.
-        aloud = action.text == "no_answer" and self.attempt.style == "guided" and text.strip() != ""
-        if aloud and len(self.turns) <= self.arguments.max_code_runs:
-            self.messages.append({"role": "user", "content": "Go on."})
-            return ""
-        return action.text
-
-    def _said(self, text: str) -> None:
-        self.messages.append({"role": "assistant", "content": text})
-        event = first_event(text)
-        self.turns.append("code" if event and event[0] == "code" else "text")
-        if self.segments[-1]["source"] == "model":  # two messages in a row are one piece of the student's reply
-            self.segments[-1]["text"] += f"\n\n{text}"
-        else:
-            self.segments.append({"text": text, "source": "model"})
-
-    def _observed(self, text: str) -> None:
-        if (most := self.arguments.max_observation_chars) < len(text):
-            text = text[: most // 2] + CUT_NOTE + text[-(most // 2) :]
-        self.segments.append({"text": text, "source": "observation"})
-        self.messages.append({"role": "user", "content": text.strip("\n")})
-
-
-def replays(segments: Sequence[dict[str, str]]) -> bool:
-    """Whether a reply would have been stopped where these segments end: not where a message left a code block open that
-    the next one went on in."""
-    texts = [segment["text"] for segment in segments if segment["source"] == "model"]
-    events = [first_event(text) for text in texts]
-    if not all(events) or any(up_to_event(text) != text for text in texts):
-        return False
-    return [event[0] for event in events] == ["code"] * (len(events) - 1) + ["answer"]
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # all of them
 
@@ -261,7 +150,8 @@ class Teacher:
         for call in read_records(folder / "calls.jsonl"):
             self.usage.add(Usage(1, call["retries"], call["prompt_tokens"], call["completion_tokens"]))
 
-    async def ask(self, attempt: Attempt, model: str, messages: list[dict[str, str]]) -> Reply:
+    async def ask(self, attempt: Attempt, who: str, messages: list[dict[str, str]]) -> Reply:
+        model = self.arguments.model if who == "answer" else self.arguments.guide_model or self.arguments.model
         reply = await self.endpoint.chat(model, messages, attempt.temperature, self.arguments.max_turn_tokens)
         self.usage.add(reply.usage)
         used = dataclasses.asdict(reply.usage)
@@ -279,7 +169,17 @@ class Teacher:
     async def _episode(self, attempt: Attempt, bar: tqdm) -> dict[str, Any]:
         if (record := self.episodes.get(attempt.key)) is None:
             async with self.slots:
-                record = {"key": attempt.key, **await Conversation(attempt, self).record()}
+                conversation = Conversation(
+                    attempt.problem,
+                    attempt.style,
+                    functools.partial(self.ask, attempt),
+                    self.executor,
+                    self.arguments.max_code_runs,
+                    self.arguments.max_observation_chars,
+                    attempt.format,
+                )
+                how = {"style": attempt.style, "format": attempt.format, "temperature": attempt.temperature}
+                record = {"key": attempt.key, **how, **await conversation.record()}
             if record["finish"] != "sandbox_error":  # else it is asked again, when this is started again
                 append_records(self.folder / "episodes.jsonl", [record])
                 self.episodes[attempt.key] = record

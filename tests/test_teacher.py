@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 import endpoint
 import teacher
 from cli import ROOT, UserError, read_records
+from conversation import STYLES, replays
 from endpoint import ATTEMPTS, Endpoint
 from rollout import Protocol
 from scripted import PROGRAMS
 from selection import repaired, select, switched, usable
 from tasks import problems
-from teacher import STYLES, TeacherArguments, attempts, replays
+from teacher import TeacherArguments, attempts
 from trajectories import load_trajectories
 
 TASKS = ("gcd", "lcm")
