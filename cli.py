@@ -327,12 +327,21 @@ class Run:
 
     An older run of the same name is moved aside, never overwritten, unless it is resumed: then what it logged from the
     step of its last checkpoint on is taken back. `result`: the file or folder without which the run is not complete;
-    `room`: the bytes that it will take.
+    `room`: the bytes that it will take; `goes_on`: for runs without checkpoints that go on with what is there, the
+    settings that may be others.
     """
 
     current: ClassVar["Run | None"] = None  # what `run_main` speaks of when a run ends before its time
 
-    def __init__(self, folder: str, arguments: Any, report_to: str = "", result: str = "checkpoint", room: int = 0):
+    def __init__(
+        self,
+        folder: str,
+        arguments: Any,
+        report_to: str = "",
+        result: str = "checkpoint",
+        room: int = 0,
+        goes_on: Iterable[str] = (),
+    ):
         self.check(folder, report_to, room)
         self.folder, self.result = Path(folder), result
         self.main = PartialState().is_main_process
@@ -346,6 +355,8 @@ class Run:
         values = dataclasses.asdict(arguments)
         if last:
             self._rewind(values)
+        elif goes_on:
+            remember(self.folder, arguments, goes_on)
         elif (self.folder / "config.yaml").exists():
             self._move_aside()
         write_whole(self.folder / "config.yaml", [yaml.safe_dump(values, sort_keys=False)])

@@ -48,7 +48,7 @@ class Conversation:
         ask: Ask,
         executor: Executor,
         max_code_runs: int,
-        max_observation_chars: int,
+        max_observation_chars: int = 3000,
         form: int = 0,
     ):
         self.problem, self.guided, self.text_only = problem, style == "guided", style == "text"

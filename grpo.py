@@ -69,6 +69,7 @@ from training import (
     learning_rate_at,
     load_reference,
     log_probs_of,
+    over_ranks,
     reduce_over_ranks,
     shared_groups,
     start_processes,
@@ -316,17 +317,6 @@ def measure(episodes: list[Episode]) -> dict[str, float]:
         "reply_tokens": sum(int(e.sampled.sum()) for e in episodes) / count,
         **{f"finish/{name}": sum(e.finish == name for e in episodes) / count for name in finishes},
     }
-
-
-def over_ranks(stats: RolloutStats) -> tuple[RolloutStats, float]:
-    """The cost of a rollout on all ranks: the slowest one's times, and sums of what was done; and for which share of
-    the time a rank waited for the slowest, on average."""
-    if world_size() == 1:
-        return stats, 0.0
-    ranks = [dataclasses.asdict(other) for other in gather_object([stats])]
-    slowest = ("seconds", "tool_wait_seconds")
-    whole = RolloutStats(**{k: (max if k in slowest else sum)(rank[k] for rank in ranks) for k in ranks[0]})
-    return whole, 1 - sum(rank["seconds"] for rank in ranks) / len(ranks) / whole.seconds
 
 
 def balanced(episodes: list[Episode], config: ModelConfig) -> list[Episode]:

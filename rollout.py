@@ -373,10 +373,11 @@ class Rollout:
         one by one, and if not deterministic, are asked for when there is room. `progress`: the label of a progress bar,
         none if empty. `top_p`: for evaluation, see sampling.sample."""
         stats, started = RolloutStats(), time.perf_counter()
-        prompts = [prompt_tokens(self.tokenizer, problem.question, self.style) for problem in problems]
         coming = range(len(problems)) if groups is None else groups
+        mine = coming if isinstance(coming, range) else range(len(problems))
+        prompts = {group: prompt_tokens(self.tokenizer, problems[group].question, self.style) for group in mine}
         context, total = self.bundle.model.config.max_positions, samples * operator.length_hint(coming, len(problems))
-        longest = max((len(prompt) for prompt in prompts if len(prompt) < context), default=0)
+        longest = max((len(prompt) for prompt in prompts.values() if len(prompt) < context), default=0)
         generator = self._generator(min(context, longest + self.arguments.max_reply_tokens), total)
         generator.restart(temperature, top_p, stats)
         live: dict[Sequence, InFlight] = {}

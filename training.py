@@ -5,6 +5,7 @@ loss as one process would: the weight of every token is fixed over the global ba
 micro-batches and ranks only add up.
 """
 
+import dataclasses
 import math
 import os
 import warnings
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed import init_device_mesh
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -26,6 +28,7 @@ from cli import SIGNALS, UserError
 from model import Decoder, ModelConfig, PackedAttention, packed_positions
 from rollout import Rollout, RolloutArguments
 from suites.base import Problem
+from throughput import RolloutStats
 
 THREADS_CHOSEN = "OMP_NUM_THREADS" in os.environ  # by the user; below, libraries set it too
 TRAINED = ("model", "optimizer")
@@ -88,6 +91,17 @@ def shared_groups(count: int, step: int, arguments: RolloutArguments, first: int
         ends = (first + count * rank // state.num_processes for rank in (state.process_index, state.process_index + 1))
         return range(*ends)
     return (first + number for number in claimed(f"groups of {step} from {first}", count))
+
+
+def over_ranks(stats: RolloutStats) -> tuple[RolloutStats, float]:
+    """The cost of a rollout on all ranks: the slowest one's times, and sums of what was done; and for which share of
+    the time a rank waited for the slowest, on average."""
+    if world_size() == 1:
+        return stats, 0.0
+    ranks = [dataclasses.asdict(other) for other in gather_object([stats])]
+    slowest = ("seconds", "tool_wait_seconds")
+    whole = RolloutStats(**{k: (max if k in slowest else sum)(rank[k] for rank in ranks) for k in ranks[0]})
+    return whole, 1 - sum(rank["seconds"] for rank in ranks) / len(ranks) / whole.seconds
 
 
 def held_out_accuracy(rollout: Rollout, problems: list[Problem], temperature: float, step: int, progress: str) -> float:

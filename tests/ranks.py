@@ -11,6 +11,8 @@ from accelerate import PartialState
 from conftest import Coin
 from torch import Tensor
 
+import answering
+import evaluate
 import grpo
 import sft
 import tasks
@@ -132,6 +134,13 @@ def scripts(folder: Path, out: Path) -> None:
     grpo.train(GRPOArguments(out=str(out / "claimed"), steps=2, **more, **settings))
 
 
+def evaluated(folder: Path, out: Path) -> None:
+    """The warm model's answers to coins, in batches that no number of ranks divides."""
+    answering.BATCH = 4
+    flags = f"--model {folder / 'warm'} --out {out / 'evaluated'} --tasks coin --problems_per_task 7 --samples 2"
+    evaluate.main([*flags.split(), "--max_reply_tokens", "60", "--show", "0"])
+
+
 def work(folder: Path, out: Path) -> None:
     """Everything; `folder` holds `model`, a random checkpoint, `warm`, one that can toss, and coins.jsonl."""
     state, model = PartialState(), str(folder / "model")
@@ -154,6 +163,7 @@ def work(folder: Path, out: Path) -> None:
         torch.save(results, out / "results.pt")
     if ranks < 3:  # what three would add to two is in the updates
         scripts(folder, out)
+        evaluated(folder, out)
 
 
 def main() -> None:

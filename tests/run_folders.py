@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from evaluate import wilson
+from scores import wilson
 
 VOID = {"meta", "br", "path", "use", "rect"}
 

@@ -1,7 +1,6 @@
 """Evaluation: intervals, figures and tables of episodes made by hand, and the script from end to end."""
 
 import json
-import math
 import re
 import subprocess
 import sys
@@ -15,9 +14,10 @@ from test_training import random_bundle
 import evaluate
 from checkpoint import save_bundle
 from cli import ROOT, UserError, run_main
-from evaluate import EvaluateArguments, figures, speed_line, table, telling, wilson
+from evaluate import EvaluateArguments, groups_of, paper_table, speed_line, table, telling
 from executor import Result
 from rollout import Episode, Turn
+from scores import figures, wilson
 from suites.base import Problem
 
 TINY = str(ROOT / "assets/tiny")
@@ -46,83 +46,41 @@ def episodes(*rows: tuple[str, int, bool, int]) -> list[Episode]:
 # figures
 
 
-@pytest.mark.parametrize(
-    "right, count, low, high",
-    [
-        (0, 10, 0.0, 0.2775),
-        (5, 10, 0.2366, 0.7634),
-        (10, 10, 0.7225, 1.0),
-        (81, 263, 0.2553, 0.3662),
-        (0, 0, 0.0, 1.0),
-    ],
-)
-def test_wilson_intervals_of_the_literature(right, count, low, high):
-    """The textbook interval, share +- 2 deviations, has no width at 0 and at 1, and reaches beyond them nearby."""
-    assert wilson(right, count) == pytest.approx((low, high), abs=6e-5)
+def records(*rows: tuple[str, int, bool, int]) -> list[dict]:
+    return [episode.record(ByteTokenizer()) for episode in episodes(*rows)]
 
 
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
-@pytest.mark.parametrize("count", [28, 100])
-def test_wilson_intervals_cover_the_truth_95_times_in_100(share, count):
-    """An interval of one deviation, or a one-sided one, looks just as good in a table. The chances are exact."""
-    covered = 0.0
-    for right in range(count + 1):
-        low, high = wilson(right, count)
-        assert 0 <= low <= right / count + 1e-12 and right / count - 1e-12 <= high <= 1
-        if low <= share <= high:
-            covered += math.comb(count, right) * share**right * (1 - share) ** (count - right)
-    assert 0.92 < covered < 0.985
-
-
-UNEQUAL = episodes(
+UNEQUAL = records(
     ("gcd", 1, True, 1), ("lcm", 1, False, 0), ("gcd", 1, True, 2), ("gcd", 2, True, 0), ("gcd", 2, False, 0)
 )  # fmt: skip
 
 
-def test_overall_accuracy_is_the_mean_over_tasks():
-    """The mean over episodes would let the tasks with many problems decide; and several samples of a problem are no
-    independent trials, so the interval counts problems."""
-    found = figures(UNEQUAL)
-    gcd, lcm = found["tasks"]["gcd"], found["tasks"]["lcm"]
-    assert (gcd["accuracy"], gcd["problems"], gcd["code_use"], gcd["code_runs"]) == (0.75, 2, 0.5, 0.75)
-    assert (lcm["accuracy"], lcm["problems"], lcm["code_use"], lcm["code_runs"]) == (0, 1, 0, 0)
-    assert gcd["interval"] == pytest.approx(wilson(1.5, 2)) and lcm["interval"] == pytest.approx(wilson(0, 1))
-    overall = found["overall"]
-    assert overall["accuracy"] == pytest.approx(0.375)
-    assert (overall["problems"], overall["code_use"], overall["code_runs"]) == (3, 0.4, 0.6)
-    assert overall["interval"] == pytest.approx(wilson(0.375 * 3, 3))
-
-
 def test_the_table_puts_each_figure_under_its_model():
     """Columns in another order than their heads, or the figures of the other decoding, would praise the wrong model."""
-    flipped = episodes(("gcd", 1, False, 1), ("lcm", 1, True, 1))
+    flipped = records(("gcd", 1, False, 1), ("lcm", 1, True, 1))
     name = "a model with quite a long name"
-    results = {
-        "m": {"sampled": figures(UNEQUAL), "greedy": figures(flipped)},
-        name: {"sampled": figures(flipped), "greedy": figures(UNEQUAL)},
-    }
+    one, other = (figures(some, {"suite gym": ["gcd"]}) for some in (UNEQUAL, flipped))
+    results = {"m": {"sampled": one, "greedy": other}, name: {"sampled": other, "greedy": one}}
 
-    def cell(accuracy: float, right: float, count: int) -> str:
-        low, high = wilson(right, count)
-        return f"{accuracy:.3f} ({low:.2f}-{high:.2f})"
+    def cell(accuracy: float, interval) -> str:
+        return f"{accuracy:.3f} ({interval[0]:.2f}-{interval[1]:.2f})"
 
-    ours = {
-        "gcd": cell(0.75, 1.5, 2),
-        "lcm": cell(0, 0, 1),
-        "all tasks": cell(0.375, 1.125, 3),
-        "answers that used code": "0.40",
-        "code runs per answer": "0.60",
-    }
-    others = {
-        "gcd": cell(0, 0, 1),
-        "lcm": cell(1, 1, 1),
-        "all tasks": cell(0.5, 1, 2),
-        "answers that used code": "1.00",
-        "code runs per answer": "1.00",
-    }
+    def column(found: dict, gcd: str, lcm: str, accuracy: float, code: str, runs: str) -> dict[str, str]:
+        overall = found["overall"]
+        overall, group = found["overall"], found["groups"]["suite gym"]
+        return {
+            "gcd": gcd, "lcm": lcm, "suite gym": cell(group["accuracy"], group["interval"]),
+            "all tasks": cell(accuracy, overall["interval"]),
+            "as if of other tasks": cell(accuracy, overall["interval_tasks"]),
+            "gave an answer": "1.00", "used code": code, "programs per reply": runs, "checked a result by code": "0.00",
+            "tokens per reply": "1", "programs timed out": "0.00", "lost to the sandbox": "0.00",
+        }  # fmt: skip
+
+    ours = column(one, cell(0.75, wilson(1.5, 2)), cell(0, wilson(0, 1)), 0.375, "0.25", "0.38")
+    others = column(other, cell(0, wilson(0, 1)), cell(1, wilson(1, 1)), 0.5, "1.00", "1.00")
     for decoding, left, right in (("sampled", ours, others), ("greedy", others, ours)):
         lines = table(results, decoding).splitlines()
-        rows = {line[:24].strip(): re.split(r"\s{2,}", line[24:].strip()) for line in lines if line[0] != "-"}
+        rows = {line[:28].strip(): re.split(r"\s{2,}", line[28:].strip()) for line in lines if line[0] != "-"}
         assert rows == {decoding: ["m", name], **{key: [left[key], right[key]] for key in left}}
         assert len({len(line) for line in lines}) == 1  # aligned
     long = {"bbh_tracking_shuffled_objects_seven_objects": results["m"]["greedy"]["tasks"]["gcd"]}
@@ -131,6 +89,30 @@ def test_the_table_puts_each_figure_under_its_model():
         "_objects  " in table(results, "greedy")
         and len({len(line) for line in table(results, "greedy").splitlines()}) == 1
     )
+
+
+def test_a_table_of_several_replies_has_votes_and_passes():
+    """pass@10 sorted before pass@2, or a row for what only the other decoding has."""
+    several = figures(records(*[("gcd", 1, i == 0, 0) for i in range(10)]))
+    lines = table({"m": {"sampled": several}}, "sampled").splitlines()
+    passes = [line.split() for line in lines if line.startswith("pass@")]
+    assert passes == [["pass@2", "0.20"], ["pass@4", "0.40"], ["pass@8", "0.80"], ["pass@10", "1.00"]]
+    assert any(line.startswith("right by majority vote") for line in lines)
+    assert "majority" not in table({"m": {"greedy": figures(UNEQUAL[:2])}}, "greedy")
+
+
+def test_tasks_are_grouped_as_the_paper_reports_them():
+    """Train and test exchanged, or a group that is only another name for all."""
+    found = groups_of(["gcd", "reversi@0", "new_operator", "bbh_boolean_expressions"])
+    assert found["suite gym"] == ["gcd"] and "new_operator" in found["suite symbench"]
+    assert sum(len(members) for name, members in found.items() if name.startswith("suite")) == 4
+    assert groups_of(["gcd"]) == {} and groups_of(["gcd", "lcm"]).keys() <= {"train tasks", "test tasks"}
+
+
+def test_the_papers_table():
+    """Figures of others that are mistyped, or that stand there as if they were ours."""
+    text = paper_table()
+    assert "72.4" in text and "44.1" in text and text.count("\n") == 7 and "Not the same measurement" in text
 
 
 # --------------------------------------------------------------------------------------------------------------------

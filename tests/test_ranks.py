@@ -126,14 +126,21 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("script", ["grpo", "resumed", "claimed"])
+@pytest.mark.parametrize("script", ["grpo", "resumed", "claimed", "evaluated"])
 def test_the_same_episodes(script, alone, two):
     """Episodes numbered or seeded per rank: another number of GPUs is another experiment. The second step is sampled by
     weights that the first has changed; also where one process has done the first, and several go on, and where
     the ranks take groups as they have room."""
     one, many = (lines(out / script / "episodes.jsonl") for out in (alone, two))
     assert many == one
-    assert any(e["advantage"] for e in one) and any(e["code_runs"] for e in one)
+    assert script == "evaluated" or any(e["advantage"] for e in one)
+    assert any(e["code_runs"] for e in one)
+
+
+def test_the_same_evaluation(alone, two):
+    """Figures of the first rank's share, or means of means over ranks."""
+    one, many = (json.loads((out / "evaluated/evaluation.json").read_text())["results"] for out in (alone, two))
+    assert one == many
 
 
 @pytest.mark.parametrize("script", ["sft", "grpo", "resumed", "claimed"])

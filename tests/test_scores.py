@@ -53,11 +53,32 @@ def test_the_sign_test_by_hand():
     assert sign_test(8, 2) == pytest.approx(2 * (1 + 10 + 45) / 1024)
 
 
-def test_wilson_by_hand():
-    """The normal interval of 28 right of 28 has no width; this one begins at n / (n + z^2)."""
-    low, high = wilson(28, 28)
-    assert low == pytest.approx(28 / (28 + 1.959964**2)) and high == 1.0
-    assert wilson(0, 0) == (0.0, 1.0)
+@pytest.mark.parametrize(
+    "right, count, low, high",
+    [
+        (0, 10, 0.0, 0.2775),
+        (5, 10, 0.2366, 0.7634),
+        (10, 10, 0.7225, 1.0),
+        (81, 263, 0.2553, 0.3662),
+        (0, 0, 0.0, 1.0),
+    ],
+)
+def test_wilson_intervals_of_the_literature(right, count, low, high):
+    """The textbook interval, share +- 2 deviations, has no width at 0 and at 1, and reaches beyond them nearby."""
+    assert wilson(right, count) == pytest.approx((low, high), abs=6e-5)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("count", [28, 100])
+def test_wilson_intervals_cover_the_truth_95_times_in_100(share, count):
+    """An interval of one deviation, or a one-sided one, looks just as good in a table. The chances are exact."""
+    covered = 0.0
+    for right in range(count + 1):
+        low, high = wilson(right, count)
+        assert 0 <= low <= right / count + 1e-12 and right / count - 1e-12 <= high <= 1
+        if low <= share <= high:
+            covered += math.comb(count, right) * share**right * (1 - share) ** (count - right)
+    assert 0.92 < covered < 0.985
 
 
 @pytest.mark.parametrize("new_tasks", [False, True])
