@@ -4,7 +4,6 @@ How a program is made is the same everywhere: lines that bind spans of the quest
 are the same for every question of the task but for a word or an operator where the question has one of a few.
 """
 
-import re
 from collections.abc import Callable
 from datetime import datetime
 
@@ -26,12 +25,17 @@ def at_line_start(span: str, name: str = "s") -> str:
 
 def lines(span: str) -> str:
     """Binds whole lines of the question to s, as a list."""
-    return f's = """\n{span.strip()}\n""".split("\\n")[1:-1]\n'
+    return f's = """\n{span.strip()}\n""".splitlines()[1:]\n'
 
 
 def value(span: str, name: str = "x") -> str:
     """Binds what is Python as it stands in the question."""
     return f"{name} = {span}\n"
+
+
+def own_line(span: str) -> str:
+    """Binds to x a line of the question that is Python as it stands."""
+    return f"x = (\n{span}\n)\n"
 
 
 def assemble(bound: str, code: str, wrong: tuple[str, ...], buggy: tuple[str, ...] = (), imports: str = "") -> Programs:
@@ -71,7 +75,7 @@ def _decimal_chain_sum(question: str) -> Programs:
 
 def _decimal_arithmetic(question: str) -> Programs:
     (span,) = _parts(r"value\.\n(.*) = \?", question)
-    exact = "x = eval(re.sub(r\"[\\d.]+\", r'Decimal(\"\\g<0>\")', s))\n"
+    exact = 'x = eval(re.sub(r"[\\d.]+", r\'Decimal("\\g<0>")\', s))\n'
     return assemble(
         at_line_start(span),
         exact + "print(Context(12, ROUND_HALF_UP).create_decimal(x))",
@@ -81,9 +85,9 @@ def _decimal_arithmetic(question: str) -> Programs:
 
 
 def _bitwise_arithmetic(question: str) -> Programs:
-    (span,) = _parts(r"value\.\n(.*\))", question)
+    (span,) = _parts(r"value\.\n([^\n]*\w\)*)", question)
     return assemble(
-        value(span),
+        own_line(span),
         "print(hex(x))",
         wrong=("print(hex(-x - 1))", "print(bin(x))"),
         buggy=("print(x.hex())", "print(hexadecimal(x))"),
@@ -93,7 +97,7 @@ def _bitwise_arithmetic(question: str) -> Programs:
 def _number_multiply(question: str) -> Programs:
     (span,) = _parts(r"product\?\n\n(.*)\n\nReturn", question)
     return assemble(
-        value(span),
+        own_line(span),
         "print(x)",
         wrong=("print(x + 1)", "print(-x)"),
         buggy=("print(prod(x))", "print(*x)"),
@@ -197,7 +201,8 @@ def _number_sequence(question: str) -> Programs:
         "for a in o:\n for b in o:\n"
         '  e = b.replace("v", f"({a})")\n'
         "  y = [eval(e) for v, u in zip(x, [0] + x)]\n"
-        "  if y[:-1] == x[1:]: print(y[-1])"
+        "  if y[:-1] == x[1:]: r = y[-1]\n"
+        "print(r)"
     )
     return assemble(
         value(f"[{span}]"),
@@ -239,9 +244,9 @@ def _dice(question: str) -> Programs:
     split = 'd = [range(1, int(x.split("d")[1]) + 1) for x in s.split(",")]\n'
     return assemble(
         spaced(span) + value(target, "t"),
-        split + "r = [sum(p) >= t for p in itertools.product(*d)]\nprint(Fraction(sum(r), len(r)))",
+        split + "r = [sum(p) >= t for p in product(*d)]\nprint(Fraction(sum(r), len(r)))",
         wrong=(split + 'print(f"{t}/{sum(map(len, d))}")', split + 'print(f"1/{t}")'),
-        imports="import itertools\nfrom fractions import Fraction\n",
+        imports="from itertools import *\nfrom fractions import Fraction\n",
     )
 
 
@@ -289,8 +294,11 @@ def _reads(text: str, form: str) -> bool:
 
 
 def _time_intervals(question: str) -> Programs:
-    between = r"(?:between|from|started at|departed at|began at) (.*) (?:and ended at|and completed at|and arrived at|and|to) "
-    start, end, wanted = _parts(between + r"(.*?)(?:\?|\. [A-Z]).*? in ([DH][^.]*(?:\.mmm)?)\.", question)
+    start, end, wanted = _parts(
+        r"(?:between|from|(?:start|depart)ed at|began at) (.*) (?:and (?:ended|completed|arrived) at|and|to) "
+        r"(.*?)(?:\?|\. [A-Z]).*? in ([DH][^.]*(?:\.mmm)?)\.",
+        question,
+    )
     form = next((form for form in FORMATS if _reads(start, form) and _reads(end, form)), None)
     if form is None or wanted not in DURATIONS:
         raise ValueError(f"the teacher cannot read the question {question!r}")
@@ -304,13 +312,63 @@ def _time_intervals(question: str) -> Programs:
     )
 
 
+GEOMETRY = {
+    "orthocenter": (
+        "w = (B - A).conjugate() * (C - A)\n"
+        "h = A - 1j * (C - B) * w.real / w.imag\n"
+        'print(f"({h.real:.3f}, {h.imag:.3f})")'
+    ),
+    "radius": (
+        'w = (B - A).conjugate() * (C - A)\nprint(f"{abs(w.imag) / (abs(A - B) + abs(B - C) + abs(C - A)):.3f}")'
+    ),
+    "angle": (
+        "w = cmath.phase((A - B) / (C - B))\n"  # in all questions it is the angle at B
+        'print(f"{abs(w) * 180 / cmath.pi:.3f}°")'
+    ),
+}
+
+
+def _advanced_geometry(question: str) -> Programs:
+    """One program for each of three quantities."""
+    *points, _ = _parts(r"A=(\(.*?\)).*B=(\(.*?\)).*C=(\(.*?\))(.*)", question)
+    asked = next((name for name in ("orthocenter", "radius", "angle") if name in question.split("For all")[0]), None)
+    if asked is None:
+        raise ValueError(f"the teacher cannot read the question {question!r}")
+    code = GEOMETRY[asked]
+    return assemble(
+        "".join(f"{name} = complex{point}\n" for name, point in zip("ABC", points, strict=True)),
+        code,
+        wrong=('print(f"({A.real:.3f}, {B.real:.3f})")', 'print(f"{abs(A - B) + 1:.3f}")'),
+        imports="import cmath\n" if asked == "angle" else "",
+        buggy=(code.replace("w =", "v ="), f"print({asked}(A, B, C))"),
+    )
+
+
+def _countdown(question: str) -> Programs:
+    (target,) = _parts(r"(?:make|equals|Calculate) (\d+)", question)
+    (span,) = _parts(r"numbers:? (\d+(?:, \d+)+)", question)
+    start = "s = {(n, (*x[:i], *x[i+1:])): str(n) for i, n in enumerate(x)}\nfor _ in x[1:]:\n"
+    step = (
+        ' s = {(w, (*r[:i], *r[i+1:])): f"({e}){o}{n}" for (v, r), e in s.items() for i, n in enumerate(r)\n'
+        '  for o, w in [("+", v + n), ("-", v - n), ("*", v * n), ("/", v // n)][:4 - (v % n > 0)]}\n'
+    )
+    return assemble(
+        value(target, "t") + value(f"[{span}]"),
+        start + step + "print(s[t, ()])",
+        wrong=('print("+".join(map(str, x)))', 'print("*".join(map(str, x[1:])))'),
+        buggy=(start + step + "print(s[t])", "print(make(t, x))"),
+    )
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 
 NUMBERS: dict[str, Callable[[str], Programs]] = {
+    "advanced_geometry": _advanced_geometry,
     "base_conversion": _base_conversion,
     "bitwise_arithmetic": _bitwise_arithmetic,
     "coin_flip": _coin_flip,
     "complex_arithmetic": _complex_arithmetic,
+    "countdown": _countdown,
     "decimal_arithmetic": _decimal_arithmetic,
     "decimal_chain_sum": _decimal_chain_sum,
     "dice": _dice,

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Callable
 
+from wide_numbers import assemble, at_line_start, lines, own_line, spaced, value
+
 from scripted import Programs, _parts
-from wide_numbers import assemble, at_line_start, lines, spaced, value
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Words and letters
@@ -72,7 +73,7 @@ def _isomorphic_strings(question: str) -> Programs:
     return assemble(
         at_line_start(span),
         "a, b = s.split()\nprint(len(set(zip(a, b))) == len(set(a)) == len(set(b)))",
-        wrong=("print(s[0] == s[1])", "print(len(s))"),
+        wrong=("a, b = s.split()\nprint(len(set(a)) != len(set(b)) or len(a))", "print(len(set(s)))"),
         buggy=("print(len(set(zip(a, b))) == len(set(a)) == len(set(b)))", "print(isomorphic(*s.split()))"),
     )
 
@@ -80,7 +81,7 @@ def _isomorphic_strings(question: str) -> Programs:
 def _caesar_cipher(question: str) -> Programs:
     (span,) = _parts(r"text: (.*)\. Provide", question)
     turn = 'for k in range(26):\n t = "".join(chr((ord(c) - 65 + k) % 26 + 65) if c > "@" else c for c in s)\n'
-    score = ' n = sum(map("ZQJXKVBPGYWFMUCLDRHSNIOATE".find, t)) + 9 * sum(map(t.count, "TH HE IN ER AN".split()))\n'
+    score = ' n = sum(map(t.count, "EEETTAAOOINNSHR")) - 3 * sum(map(t.count, "ZQJXKV"))\n'
     best = " r.append((n, t.strip()))\nprint(max(r)[1])"
     return assemble(
         spaced(span),
@@ -161,7 +162,7 @@ def _bf(question: str) -> Programs:
 
 
 def _matrix_transformation(question: str) -> Programs:
-    (span,) = _parts(r"bottom:\n\n(.*?)\n\nWhat", question)
+    (span,) = _parts(r"top:\n\n(.*?)\n\nWhat", question)
     split = "g = [r.split() for r in s]\n"
     return assemble(
         lines(span),
@@ -178,12 +179,7 @@ def _maze(question: str) -> Programs:
         free = next(c for c in "~^_" if c not in grid)
         start, goal, grid, wall = (part.replace("`", free) for part in (start, goal, grid, wall))
     quotes = "'''" if '"' in grid else '"""'
-    flood = (
-        "while g not in d:\n"
-        " d |= {p + q for p in d for q in (1, -1, w, -w) if s[p + q] != x}\n"
-        " n += 1\n"
-        "print(n)"
-    )
+    flood = "while g not in d:\n d |= {p + q for p in d for q in (1, -1, w, -w) if s[p + q] != x}\n n += 1\nprint(n)"
     return assemble(
         f"s = r{quotes}\n{grid}\n{quotes}\nd = {{s.index({start!r})}}\ng = s.index({goal!r})\nx = {wall!r}\n",
         'w = s.index("\\n", 1)\nn = 0\n' + flood,
@@ -195,32 +191,33 @@ def _maze(question: str) -> Programs:
 def _survo(question: str) -> Programs:
     span, numbers = _parts(r"\n(\d[\d \n]*\d)\n.*?(\[[^]]*\])", question)
     fill = " q = iter(p)\n g = [[int(c) or next(q) for c in r.split()] for r in s]\n"
-    check = " if all(sum(r[:-1]) == r[-1] for r in g + [*zip(*g)]): print(g)"
+    check = " if all(sum(r[:-1]) == r[-1] for r in g + [*zip(*g)]): a = g\nprint(str(a).replace(',', ''))"
     return assemble(
         lines(span) + value(numbers),
-        "for p in itertools.permutations(x):\n" + fill + check,
+        "for p in permutations(x):\n" + fill + check,
         wrong=("print(x)", "print(*s)"),
-        imports="import itertools\n",
+        imports="from itertools import *\n",
         buggy=("print(fill(s, x))",),
     )
 
 
 def _mini_sudoku(question: str) -> Programs:
     (span,) = _parts(r"puzzle:\n(.*)\nFormat", question)
+    # That the rows, the columns and one square are complete makes the other squares so.
     rows = (
         'p = [*permutations("1234")]\n'
-        'f = [[q for q in p if all(a in ("_", b) for a, b in zip(r.split(), q))] for r in s]\n'
+        'f = [[q for q in p if all(a in "_" + b for a, b in zip(r.split(), q))] for r in s]\n'
     )
     check = (
-        "for a, b, c, d in product(*f):\n"
-        " k = [*zip(a, b, c, d)] + [(*x[i:i+2], *y[i:i+2]) for x, y in ((a, b), (c, d)) for i in (0, 2)]\n"
-        ' if all(len(set(x)) == 4 for x in k): print([list(map(int, x)) for x in (a, b, c, d)])'
+        "for g in product(*f):\n"
+        " k = [*zip(*g), g[0][:2] + g[1][:2]]\n"
+        ' if all(len(set(x)) == 4 for x in k): print("[" + "] [".join(map(" ".join, g)) + "]")'
     )
     return assemble(
         lines(span),
         rows + check,
-        wrong=('print(*s)', 'print("1234 3412 2143 4321")'),
-        imports="from itertools import permutations, product\n",
+        wrong=("print(*s)", 'print("[1 2 3 4] [3 4 1 2] [2 1 4 3] [4 3 2 1]")'),
+        imports="from itertools import *\n",
         buggy=("print(solve(s))",),
     )
 
@@ -233,25 +230,23 @@ def _course_schedule(question: str) -> Programs:
     (span,) = _parts(r":\n(\[\(.*\)\]|\[\])\n", question)
     loop = "for _ in x: x = [(a, b) for a, b in x if any(b == c for c, _ in x)]\n"
     return assemble(
-        value(span),
+        own_line(span),
         loop + "print(not x)",
         wrong=(loop + "print(len(x) > 0)", "print(len(x))"),
-        buggy=("print(cycle(x))", "print(x.sort().copy())"),
+        buggy=("print(cycle(x))", "print(not x.cycle())"),
     )
 
 
 def _graph_color(question: str) -> Programs:
     (span,) = _parts(r"Edges: (\[.*?\])\n", question)
     search = (
-        "for c in itertools.product([1, 2, 3], repeat=10):\n"
-        " if all(c[a] != c[b] for a, b in x): break\n"
-        "print(json.dumps(dict(enumerate(c))))"
+        "for c in product([1, 2, 3], repeat=10):\n if all(c[a] != c[b] for a, b in x): break\nprint(dict(enumerate(c)))"
     )
     return assemble(
         value(span),
         search,
         wrong=("print({v: 1 for e in x for v in e})", "print(len(x))"),
-        imports="import itertools, json\n",
+        imports="from itertools import *\n",
         buggy=("print(color(x))",),
     )
 
@@ -260,7 +255,7 @@ def _self_reference(question: str) -> Programs:
     bounds = _parts(r"least (\d) .* most (\d) .*Exactly (\d) .*Exactly (\d) ", question)
     count = (
         "n = 0\n"
-        "for t in itertools.product([0, 1], repeat=7):\n"
+        "for t in product([0, 1], repeat=7):\n"
         " k = sum(t)\n"
         " n += t == (k >= a, 7 - k <= b, k == c, 7 - k == d, t[2] != t[3], k in (2, 3, 5, 7), 7 - k in (4, 6))\n"
         "print(n)"
@@ -269,28 +264,31 @@ def _self_reference(question: str) -> Programs:
         "".join(map(value, bounds, "abcd")),
         count,
         wrong=("print(a + b + c + d + 9)", "print(7 + a)"),
-        imports="import itertools\n",
+        imports="from itertools import *\n",
         buggy=("print(solutions(a, b, c, d))",),
     )
 
 
 def _syllogism(question: str) -> Programs:
     first, second, conclusion = _parts(r"\n1\. (.*?)\n2\. (.*?)\n.*that:\n(.*?)\?", question)
+    imports = "from itertools import *\n"
     code = (
-        "def sub(x): return [[t for t, b in zip(x, p) if b] for p in itertools.product([0, 1], repeat=len(x))]\n"
-        "def f(t, m):\n"
-        " q, a, *_, b = t.split()\n"
-        " v = [b in k for k in m if a in k]\n"
-        ' if "not" in t: return not all(v)\n'
-        ' return all(v) if q == "All" else any(v) == (q == "Some")\n'
-        "w = {t for u in (a, b, c) for t in (u.split()[1], u.split()[-1])}\n"
-        'print("No" if any(f(a, m) and f(b, m) and not f(c, m) for m in sub(sub(w))) else "Yes")'
+        "def f(u):\n"
+        " q, x, *_, y = u.split()\n"
+        ' v = [k for k in m if x in k and (y in k) == (q != "All" and "not" not in u)]\n'
+        ' return (q == "Some") == (v != [])\n'
+        "p = lambda z: [k for n in range(9) for k in combinations(z, n)]\n"
+        "w = {u.split()[i] for u in (a, b, c) for i in (1, -1)}\n"
+        'r = "Yes"\n'
+        "for m in p(p(w)):\n"
+        ' if f(a) and f(b) and not f(c): r = "No"\n'
+        "print(r)"
     )
     return assemble(
         spaced(first, "a") + spaced(second, "b") + at_line_start(conclusion, "c"),
         code,
-        wrong=('print("No" if a.split()[0] == b.split()[0] else "Maybe")', "print(c)"),
-        imports="import itertools\n",
+        wrong=(imports + code.replace("No", "?").replace("Yes", "No").replace("?", "Yes"), "print(c)"),
+        imports=imports,
         buggy=("print(follows(a, b, c))",),
     )
 
@@ -298,15 +296,15 @@ def _syllogism(question: str) -> Programs:
 def _color_cube_rotation(question: str) -> Programs:
     span, story, target = _parts(r"has:\n(.*?)\n\n(.*)\n\nWhat is now the color of the (\w+) side", question)
     turns = [
-        re.search(r"(?:at the|the|its) (front|right|back|left|bottom)\b", sentence)[1] for sentence in story.split("\n\n")
+        re.search(r"(?:at the|the|its) (front|right|back|left|bottom)\b", sentence)[1]
+        for sentence in story.split("\n\n")
     ]
-    colors = (
-        "c = {}\nfor r in s:\n _, _, x, k, _ = r.split()\n c[k] = x\n"
-        'o = {"front": "back", "back": "front", "left": "right", "right": "left"}\n'
-    )
+    colors = "c = {r.split()[3]: r.split()[2] for r in s}\n"
     roll = (
+        'f = "front right back left".split()\n'
         'for m in t.replace("bottom", "front front").split():\n'
-        ' c["top"], c[m], c["bottom"], c[o[m]] = c[m], c["bottom"], c[o[m]], c["top"]\n'
+        ' k = "top", m, "bottom", f[f.index(m) - 2]\n'
+        " c.update(zip(k, [c[i] for i in k[1:] + k[:1]]))\n"
     )
     return assemble(
         lines(span) + spaced(" ".join(turns), "t"),
