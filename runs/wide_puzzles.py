@@ -175,9 +175,12 @@ def _matrix_transformation(question: str) -> Programs:
 def _maze(question: str) -> Programs:
     ends = r"from '(.)' \(start\) to '(.)' \(goal\):\n\n```\n(.*)\n```\nLegend: '(.)' = Wall"
     start, goal, grid, wall = _parts(ends, question)
-    if "`" in question:  # three of them at the start of a line would close the block that the program stands in
-        free = next(c for c in "~^_" if c not in grid)
-        start, goal, grid, wall = (part.replace("`", free) for part in (start, goal, grid, wall))
+    marks = {*start, *goal, *grid, *wall}
+    # Three backticks at the start of a line would close the block; and a text with both kinds of quotes may not end.
+    for mark in filter(marks.__contains__, "`'" if '"' in marks else "`"):
+        free = next(c for c in "~^_|" if c not in marks)
+        start, goal, grid, wall = (part.replace(mark, free) for part in (start, goal, grid, wall))
+        marks.add(free)
     quotes = "'''" if '"' in grid else '"""'
     flood = "while g not in d:\n d |= {p + q for p in d for q in (1, -1, w, -w) if s[p + q] != x}\n n += 1\nprint(n)"
     return assemble(

@@ -72,8 +72,18 @@ def test_what_is_no_question_is_refused(name):
         WIDE[name]("What is the meaning of life?")
 
 
-def test_programs_do_not_close_their_block(runs):
-    """Three backticks at the start of a line would cut the program short, as in a maze whose walls are backticks."""
-    maze = "Navigate from 'a' (start) to 'b' (goal):\n\n```\n````\n`ab`\n````\n```\nLegend: '`' = Wall, ' ' = Passage"
-    codes = [code for cases in runs.values() for _, _, code, _ in cases] + [WIDE["maze"](maze).right]
+MAZE = "Navigate from '2' (start) to '3' (goal):\n\n```\n1111\n1231\n1111\n```\nLegend: '1' = Wall, '.' = Passage"
+
+
+@pytest.mark.parametrize("marks", ["`ab", "\"'b", "\"'`", '\\a"'])
+def test_mazes_of_quotes_and_backticks(marks):
+    """Three backticks at the start of a line close the block that the program stands in; three quotes its text."""
+    code = WIDE["maze"](MAZE.translate(str.maketrans("123", marks))).right
+    compile(code, "maze", "exec")
+    assert "```" not in code
+
+
+def test_programs_stay_in_their_block(runs):
+    """A program with three backticks at the start of a line is cut short there."""
+    codes = [code for cases in runs.values() for _, _, code, _ in cases]
     assert not any(line.startswith("```") for code in codes for line in code.split("\n"))
