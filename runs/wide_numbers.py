@@ -148,7 +148,7 @@ def _base_conversion(question: str) -> Programs:
     return assemble(
         f'n = int(" {span}", {source})\n' + value(target, "b"),
         digits,
-        wrong=("print(n)", "print(n % b)"),
+        wrong=("print(n * b)", "print(n // b + 1)"),
         buggy=("print(n.base(b))",),
         imports="import string\n",
     )
