@@ -49,6 +49,7 @@ OBSERVATION = "\nCode Execution Results:\n{}\n"
 NO_RUNS_LEFT = OBSERVATION.format("Not run: no code runs are left. " + ANSWER_FORMAT)
 CUT_NOTE = "\n[... output cut ...]\n"
 MANY_ERRORS = 8  # so many sandbox errors, if they are most of a rollout's programs, end the run
+GROUPS_IN_DETAIL = 16  # of a step: their episodes are stored with log-probs, which take more room than the text
 REJOIN_STEPS = 4  # deterministic mode: generator steps from the end of a block to its observation
 
 Finish = Literal["answer", "turns", "length", "no_answer", "prompt_too_long", "sandbox_error"]
@@ -129,8 +130,21 @@ class Episode:
                 start = end
         return pieces
 
+    def token_logprobs(self, tokenizer) -> list[list[float]]:
+        """For each piece that the model wrote, of every token in turn: how many bytes of text it is, and its log-prob.
+        Empty for a piece in which a character is cut into several tokens."""
+        found = []
+        for turn in (turn for turn in self.turns if turn.end > turn.start):
+            tokens = self.tokens[turn.start : turn.end].tolist()
+            sizes = [len(tokenizer.decode([token]).encode()) for token in tokens]
+            whole = len(tokenizer.decode(tokens).encode()) == sum(sizes)
+            pairs = zip(sizes, self.logprobs[turn.start : turn.end].tolist(), strict=True)
+            found.append([value for size, logprob in pairs for value in (size, round(logprob, 3))] if whole else [])
+        return found
+
     def record(self, tokenizer) -> dict[str, Any]:
         """What is written to episodes.jsonl: everything a person wants to read, nothing that training needs."""
+        tokens = {"token_logprobs": self.token_logprobs(tokenizer)} if self.group < GROUPS_IN_DETAIL else {}
         return {
             "step": self.step,
             "group": self.group,
@@ -148,6 +162,7 @@ class Episode:
             "code_runs": self.code_runs,
             "sampled_tokens": int(self.sampled.sum()),
             "statuses": [turn.result.status for turn in self.turns if turn.result is not None],
+            **tokens,
         }
 
 

@@ -1,11 +1,13 @@
 """The page of a run as a browser sees it, and the script that looks; skipped where there is no Chromium."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
-from run_folders import record, whole, write_lines
+from run_folders import record, whole, write_lines, write_run
 
+import browse
 from report import page
 from runs import browser
 
@@ -46,3 +48,58 @@ def test_the_browser_sees_what_is_wrong(here):
     assert "console: Failed to load resource" in found and "narrow: the page is 20" in found
     Path("desktop.html").write_text("<!doctype html><p>a phone shows this in small print, as if it were 980 px wide")
     assert browser.look(Path("desktop.html")) == ["narrow: the page is 980 px wide on a screen of 360"]
+
+
+def test_episodes_can_be_filtered_and_coloured(here):
+    """Filters that show what they should hide, colours that say nothing, or a page of two thousand episodes that hangs.
+    Nothing on the console, nothing requested, and no text of a model becomes an element."""
+    run = write_run(here / "run", steps=5)
+    evil = "<img src=x onerror=alert(1)>"
+    segments = [
+        {"text": "?", "source": "prompt"},
+        {"text": f"é {evil}\n```python\nimport os # x\n```", "source": "model"},
+    ]
+    told = record(4, 2, 8, correct=False, finish="length", segments=segments, statuses=[], code_runs=0, advantage=-1.0)
+    size = len(segments[1]["text"].encode())
+    told |= {"answer": None, "token_logprobs": [[3, -0.1, size - 3, -2.0]], "task": "lcm"}
+    with (run / "episodes.jsonl").open("a") as file:
+        file.write(json.dumps(told) + "\n")
+    Path("page.html").write_text(browse.page([run]), encoding="utf-8")
+    assert browser.look(Path("page.html"), here) == []
+    assert (here / "light.png").read_bytes() != (here / "dark.png").read_bytes()
+    with browser.chromium() as opened:
+        opened.call("Page.enable")
+        opened.call("Runtime.enable")
+        opened.call("Page.navigate", url=Path("page.html").resolve().as_uri())
+        opened.wait_for("Page.loadEventFired")
+
+        def choose(**filters: str) -> str:
+            for name, value in filters.items():
+                opened.evaluate(f"form.elements.{name}.value = {json.dumps(value)}")
+            opened.evaluate("form.dispatchEvent(new Event('input', {bubbles: true}))")
+            return opened.evaluate("document.getElementById('count').textContent")
+
+        assert choose() == "41 episodes in 11 groups, 20 right"
+        assert choose(step="1") == "8 episodes in 2 groups, 3 right"
+        assert choose(verdict="wrong") == "5 episodes in 2 groups, 0 right"
+        assert choose(step="", verdict="mixed") == "32 episodes in 8 groups, 16 right"
+        assert choose(verdict="", finish="length") == "1 episodes in 1 groups, 0 right"
+        assert choose(finish="", task="lcm", words="IMPORT OS") == "1 episodes in 1 groups, 0 right"
+        assert opened.evaluate("shown.querySelector('h2').textContent").startswith("lcm #")
+        assert opened.evaluate("[...shown.querySelectorAll('.k, .c')].map(e => e.textContent)") == ["import", "# x"]
+        assert opened.evaluate("shown.querySelectorAll('img').length") == 0
+        assert evil in opened.evaluate("shown.querySelector('.text').textContent")
+        choose(colour="logprob")
+        backgrounds = (
+            "[...shown.querySelectorAll('.token')].map(e => [e.textContent, getComputedStyle(e).backgroundColor])"
+        )
+        coloured = opened.evaluate(backgrounds)
+        assert "".join(text for text, _ in coloured) == segments[1]["text"]
+        assert coloured[0][0] == "é " and len({colour for _, colour in coloured}) == 2
+        choose(colour="advantage")
+        assert len({colour for _, colour in opened.evaluate(backgrounds)}) == 1
+        assert choose(words="nowhere") == "0 episodes in 0 groups, 0 right"
+        assert "No episode fits" in opened.evaluate("shown.textContent")
+        choose(words="", task="", colour="")
+        opened.evaluate("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'j', bubbles: true}))")
+        assert browser.complaints(opened.events, Path("page.html").resolve().as_uri()) == []

@@ -396,6 +396,28 @@ def test_a_rank_samples_what_one_process_would(executor):
         assert torch.equal(a.tokens, b.tokens)
 
 
+def test_log_probs_are_stored_with_the_text_of_their_tokens(executor):
+    """Colours under the wrong words; or a record that outgrows the text tenfold for every episode of a long run."""
+    bundle = load_bundle("assets/tiny")
+    rollout = Rollout(bundle, executor, RolloutArguments(max_reply_tokens=40), seed=3)
+    episodes, _ = rollout(problems("gcd", "dev", 17), samples=1)
+    assert "token_logprobs" not in episodes[16].record(bundle.tokenizer)
+    whole = 0
+    for episode in episodes[:16]:
+        record = episode.record(bundle.tokenizer)
+        texts = [segment["text"] for segment in record["segments"] if segment["source"] == "model"]
+        logprobs = iter(episode.logprobs[episode.sampled].tolist())
+        for text, flat in zip(texts, record["token_logprobs"], strict=True):
+            if flat:
+                assert sum(flat[::2]) == len(text.encode())
+                assert flat[1::2] == pytest.approx([next(logprobs) for _ in flat[1::2]], abs=1e-3)
+                whole += 1
+            else:
+                logprobs = iter([])  # a character in several tokens: nothing to compare with from here on
+                break
+    assert whole > 8
+
+
 def test_unknown_prompt_style_is_refused(executor):
     """A misspelt style must not fall back to another prompt than the checkpoint was trained with."""
     with pytest.raises(ValueError, match="unknown prompt style 'fre': one of free, text, code, bare"):
