@@ -14,11 +14,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cli import ROOT, UserError, run_main
-from report import AS_WRITTEN, VISIBLE, read_lines, write_atomically
+from cli import UserError, run_main
+from report import AS_WRITTEN, read_lines, template, write_atomically
 from tasks import spans
 
 MOST = 2000
@@ -132,18 +131,8 @@ def page(runs: list[Path], steps: list[int] | None = None, most: int = MOST) -> 
             found.append({"run": str(run), "step": step, "group": group, "how": how, **asked, "episodes": shown})
     # "<" would be able to end the element that the data lie in.
     data = json.dumps(found, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    environment = Environment(
-        loader=FileSystemLoader(ROOT / "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup | int | float) else str(value).translate(VISIBLE),
-    )
     count = sum(len(group["episodes"]) for group in found)
-    return environment.get_template("browse.html.j2").render(
-        runs=runs, notes=notes, count=count, groups=len(found), data=Markup(data)
-    )
+    return template("browse.html.j2").render(runs=runs, notes=notes, count=count, groups=len(found), data=Markup(data))
 
 
 def main(argv: list[str] | None = None) -> None:

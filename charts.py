@@ -22,6 +22,7 @@ from scores import wilson
 INK, MUTED, LINE, ACCENT = "#010101", "#020202", "#030303", "#040404"
 CSS = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)", ACCENT: "var(--accent)"}
 FILLS = ((ACCENT, 1.0), (INK, 1.0), (ACCENT, 0.4), (MUTED, 0.35))  # of stacked parts, with their opacity
+STROKES = tuple((colour, style) for style in ("-", "--", ":") for colour in (ACCENT, INK, MUTED))  # of runs
 MARKS = (("o", ACCENT, "●"), ("s", INK, "■"), ("D", MUTED, "◆"), ("^", INK, "▲"), ("v", MUTED, "▼"))
 LABEL_LENGTH = 26  # longer names would leave no room for the dots
 
@@ -33,7 +34,11 @@ PANELS = {  # name in metrics.jsonl: title, what healthy looks like (docs/metric
     "entropy": ("Entropy, nats", "Falls slowly. At 0 early: lower the learning rate.", 0),
     "reply_tokens": ("Tokens per reply", "Drifts slowly. Runaway growth ends at the length limit.", 0),
     "finish/answer": ("Gave an answer", "Nearly all. Otherwise they are too long, or stop early.", 1),
+    "held_out": ("Held-out problems right, sampled", "Rises with the right answers. Stays behind: learnt by heart.", 1),
+    "kl": ("KL to the start, nats", "Grows slowly. An explosion is the end of the run.", 0),
+    "stage": ("Curriculum stage", "Each adds the problems of one more group.", 4),
 }
+ABSENT_IF_ZERO = ("kl",)  # logged in every run, measured only where it has a coefficient
 SECONDS = ("seconds/rollout", "seconds/update", "seconds/total", "tool_wait_seconds")
 
 
@@ -102,6 +107,41 @@ def curve(
     return svg(figure, name, f"{name}: {', '.join(ends)}")
 
 
+def curves(
+    name: str, series: dict[str, tuple[Sequence[float], Sequence[float]]], strokes: dict, top: float, what: str
+) -> Markup:
+    """Several runs in one picture: (places, values) of each, with its stroke (see `STROKES`)."""
+    finite = [value for _, values in series.values() for value in values if math.isfinite(value)]
+    ends = [place for places, _ in series.values() for place in (places[0], places[-1])]
+    figure, axes = over_steps((min(ends), max(ends)), min([0.0, *finite]), top or 1.08 * max([1e-9, *finite]), what)
+    for label, (places, values) in series.items():
+        colour, style = strokes[label]
+        axes.plot(places, values, color=colour, linestyle=style, linewidth=1.4)
+    said = ", ".join(f"{label} {values[-1]:.3g}" for label, (_, values) in series.items())
+    return svg(figure, name, f"{name}, at the end: {said}")
+
+
+def histogram(name: str, values: dict[str, Sequence[float]], what: str, bins: int = 12) -> tuple[Markup, list[tuple]]:
+    """How two or three sets of whole numbers are distributed, as shares of each set; and the legend."""
+    low, high = (edge(edge(numbers) for numbers in values.values()) for edge in (min, max))
+    width = max(1, math.ceil((high - low + 1) / bins))
+    edges = [low + i * width for i in range((high - low) // width + 2)]
+    figure, axes = canvas(3.4, 1.85)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    part = 0.9 / len(values)
+    for number, (numbers, (colour, opacity)) in enumerate(zip(values.values(), FILLS, strict=False)):
+        counts = [sum(a <= n < b for n in numbers) / len(numbers) for a, b in pairwise(edges)]
+        places = [i + part * (number - (len(values) - 1) / 2) for i in range(len(counts))]
+        axes.bar(places, counts, part, color=colour, alpha=opacity, linewidth=0)
+    labels = [f"{a}" if width == 1 else f"{a}\N{EN DASH}{b - 1}" for a, b in pairwise(edges)]
+    every = math.ceil(len(labels) / 6)
+    axes.set_xticks(range(0, len(labels), every), labels[::every])
+    axes.set_xlabel(what, color=MUTED, fontsize=8)
+    means = ", ".join(f"{label} {sum(numbers) / len(numbers):.3g}" for label, numbers in values.items())
+    legend = [(label, CSS[colour], opacity) for label, (colour, opacity) in zip(values, FILLS, strict=False)]
+    return svg(figure, name, f"{name}; means: {means}"), legend
+
+
 def stairs(name: str, steps: Sequence[int], parts: dict[str, Sequence[float]]) -> tuple[Markup, list[tuple]]:
     """Parts of a whole per step, stacked; and the legend: (part, CSS colour, opacity)."""
     sums = [sum(values) for values in zip(*parts.values(), strict=True)]
@@ -145,8 +185,11 @@ def marks(labels: Sequence[str], main: str) -> dict[str, tuple[str, str, str]]:
 # the curves of a run
 
 
-def panels(metrics: list[dict], problems: int, warm: list[dict]) -> list[dict[str, Any]]:
-    """The curves. `problems` is how many a step draws (0: unknown), `warm` the lines of the warm start."""
+def panels(
+    metrics: list[dict], problems: int, warm: list[dict], replies: dict[str, dict[str, list[int]]] | None = None
+) -> list[dict[str, Any]]:
+    """The curves. `problems` is how many a step draws (0: unknown), `warm` the lines of the warm start, `replies` the
+    numbers of programs and of tokens of the replies of some steps, by the name of the step."""
     steps, made = [line["step"] for line in metrics], []
 
     def add(title: str, healthy: str, values: list[float], picture: Markup, legend=()) -> None:
@@ -155,7 +198,7 @@ def panels(metrics: list[dict], problems: int, warm: list[dict]) -> list[dict[st
 
     for key, (title, healthy, top) in PANELS.items():
         values = [line.get(key, math.nan) for line in metrics]
-        if any(map(math.isfinite, values)):
+        if any(map(math.isfinite, values)) and (key not in ABSENT_IF_ZERO or any(values)):
             # Siblings are no independent trials: the interval counts problems, not replies.
             band = [wilson(value * problems, problems) for value in values] if key == "accuracy" and problems else ()
             add(title, healthy, values, curve(title, steps, values, top, band))
@@ -163,6 +206,14 @@ def panels(metrics: list[dict], problems: int, warm: list[dict]) -> list[dict[st
         title, healthy = "Seconds per step", "Hardly any waiting: the interpreter keeps up with the model."
         parts = time_split(metrics)
         add(title, healthy, list(map(sum, zip(*parts.values(), strict=True))), *stairs(title, steps, parts))
+    for key, title, healthy, what in (
+        ("programs", "Programs per reply", "Most need one to three. All at the limit: it repeats itself.", "programs"),
+        ("tokens", "Tokens per reply, spread", "A heap at the limit is cut short: raise --max_reply_tokens.", "tokens"),
+    ):
+        if replies:
+            values = {step: numbers[key] for step, numbers in replies.items()}
+            means = [sum(numbers) / len(numbers) for numbers in values.values()]
+            add(title, healthy, [means[0], means[-1]], *histogram(title, values, what))
     if warm:
         title, healthy = "Warm start: loss, nats", "Falls fast, then slowly. Below 0.1 it memorises its data."
         losses = [line["loss"] for line in warm]

@@ -353,10 +353,10 @@ class Evaluation:
         return read_records(self.run.folder / name)
 
     def keep(self, records: list[Record]) -> None:
-        """Stores replies and remembers them, on the main process."""
+        """Remembers replies and stores them, on the main process."""
         if self.run.main:
+            self.records += records  # first: what cannot be stored is shown all the same
             self.run.append("episodes.jsonl", records)
-            self.records += records
 
     def ask_checkpoint(self, label: str, name: str, executor: Executor, dtype: torch.dtype) -> None:
         """Has a checkpoint answer what is missing."""
@@ -421,16 +421,17 @@ class Evaluation:
                     found.setdefault(label, {})[mode.name] = figures(records, groups)
         return found
 
-    def report(self) -> None:
-        """Prints the tables of what is there and stores the figures; on the main process."""
+    def report(self, complete: bool) -> None:
+        """Prints the tables of what is there and, if that is all, stores the figures; on the main process."""
         results = self.results()
         try:
-            whole = {
-                "models": self.models | {name: name for name in self.arguments.api_model},
-                "results": results,
-                "speed": self.speed,
-            }
-            write_whole(self.run.folder / "evaluation.json", [json.dumps(whole, indent=1), "\n"])
+            if complete:
+                whole = {
+                    "models": self.models | {name: name for name in self.arguments.api_model},
+                    "results": results,
+                    "speed": self.speed,
+                }
+                write_whole(self.run.folder / "evaluation.json", [json.dumps(whole, indent=1), "\n"])
         finally:  # what has been measured is shown, even if it could not be stored
             for mode in self.modes:
                 if any(mode.name in decodings for decodings in results.values()):
@@ -458,7 +459,7 @@ def main(argv: list[str] | None = None) -> None:
         else:
             drawn = draw_problems(arguments.tasks, arguments.split, arguments.problems_per_task)
         check_models(models, drawn, arguments, dtype)
-    evaluation = Evaluation(arguments, models, drawn)
+    evaluation, complete = Evaluation(arguments, models, drawn), False
     try:
         with arguments.executor() as executor:
             for label, name in models.items():
@@ -467,9 +468,10 @@ def main(argv: list[str] | None = None) -> None:
                 asyncio.run(evaluation.ask_api(executor))
             if arguments.judge and evaluation.run.main:
                 asyncio.run(evaluation.ask_judge(executor))
+        complete = True
     finally:
         if evaluation.run.main and evaluation.records:
-            evaluation.report()
+            evaluation.report(complete)
     if not evaluation.run.main:
         return
     kind = "published problems" if arguments.published else f"held-out problems ({arguments.split})"

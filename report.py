@@ -2,6 +2,7 @@
 
     python report.py                        out/grpo, the warm start it began from and out/evaluation -> out/report.html
     python report.py out/grpo --evaluation out/evaluation --steps 0,9,19 --out somewhere.html
+    python report.py out/a out/b out/c      several runs in the same pictures, and what is different in their settings
 
 The page loads nothing, runs no script, and is the same to the byte for the same files. What models wrote is escaped,
 and what the figures claim is counted again from the stored replies. A run that was interrupted gets a page too.
@@ -9,8 +10,11 @@ and what the figures claim is counted again from the stored replies. A run that 
 
 import argparse
 import contextlib
+import itertools
 import json
+import math
 import os
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,16 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from charts import CSS, dots, marks, panels
+from charts import ABSENT_IF_ZERO, CSS, PANELS, STROKES, curves, dots, marks, panels
 from cli import ROOT, UserError, run_main, user_input
 from evaluate import telling
 from scores import wilson
 from tasks import spans
 
 EVALUATION = Path("out/evaluation")
+RECENT = 5  # steps at the end of a run, of which a page of several runs shows the mean
 HELD_OUT_SHOWN = 12  # problems of the evaluation, at most, that are shown with every model's reply
 # Control characters would vanish from the page or disturb it; their pictures do not. Tabs and line feeds may stay.
 VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
@@ -260,9 +265,16 @@ def page(run: Path, evaluation: Path | None = None, sft: Path | None = None, ste
     verdicts: dict[int, list[bool]] = defaultdict(list)
     chosen: dict[int, dict[int, list[dict]]] = {step: defaultdict(list) for step in sorted(set(steps))}
 
+    ends = {f"step {step}": step for step in (known[0], known[-1])}
+    spread: dict[str, dict[str, list[int]]] = {name: {"programs": [], "tokens": []} for name in ends}
+
     def parse(raw: dict) -> None:
         verdicts[raw["step"]].append(bool(raw["correct"]))
         asked["training"].add(raw["question"])
+        for name, step in ends.items():
+            if raw["step"] == step:
+                spread[name]["programs"].append(int(raw["code_runs"]))
+                spread[name]["tokens"].append(int(raw["sampled_tokens"]))
         if raw["step"] in chosen:
             chosen[raw["step"]][raw["group"]].append(shown(raw, f"reply {raw['id']}"))
 
@@ -290,22 +302,14 @@ def page(run: Path, evaluation: Path | None = None, sft: Path | None = None, ste
             notes.append(f"{EVALUATION} is not shown: none of its models is {run / 'checkpoint'}.")
             found = None
     began = run / ("config.yaml" if config else "metrics.jsonl")
-    environment = Environment(
-        loader=FileSystemLoader(ROOT / "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup | int | float) else str(value).translate(VISIBLE),
-    )
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         run=run,
         date=time.strftime("%-d %B %Y, %H:%M UTC", time.gmtime(began.stat().st_mtime)),
         config=config,
         notes=notes,
         metrics=metrics,
         problems=problems,
-        panels=panels(metrics, problems, warm),
+        panels=panels(metrics, problems, warm, spread if all(s["tokens"] for s in spread.values()) else None),
         agree=agree,
         evaluation=compare(found, run, start, asked, notes) if found else None,
         folders={folder: about(folder) for folder in (run, sft, found and found["folder"]) if folder},
@@ -315,6 +319,78 @@ def page(run: Path, evaluation: Path | None = None, sft: Path | None = None, ste
             for line in metrics
             if line["step"] in chosen
         ],
+    )
+
+
+def template(name: str) -> Template:
+    """A page of assets/, in which every value is escaped and what cannot be seen is shown."""
+    return Environment(
+        loader=FileSystemLoader(ROOT / "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup | int | float) else str(value).translate(VISIBLE),
+    ).get_template(name)
+
+
+def page_of_several(runs: list[Path]) -> str:
+    """The HTML of several runs: a curve for each in every picture, figures of their ends, and how their settings
+    differ."""
+    notes: list[str] = []
+    short = len({run.name for run in runs}) == len(runs)
+    names = {run.name if short else str(run): run for run in runs}
+    metrics = {name: read_metrics(run, "accuracy", notes) for name, run in names.items()}
+    configs = {name: read_config(run) for name, run in names.items()}
+    strokes = dict(zip(metrics, itertools.cycle(STROKES)))
+    pictures = []
+    for key, (title, healthy, top) in PANELS.items():
+        series = {}
+        for run, lines in metrics.items():
+            values = [line.get(key, math.nan) for line in lines]
+            if any(map(math.isfinite, values)) and (key not in ABSENT_IF_ZERO or any(values)):
+                series[run] = ([line["step"] for line in lines], values)
+        if series:
+            healthy = healthy.split(" Band: ")[0]
+            pictures.append({"title": title, "healthy": healthy, "svg": curves(title, series, strokes, top, "step")})
+    timed = {run: lines for run, lines in metrics.items() if all("seconds/cpu" in line for line in lines)}
+    if timed:
+        title, healthy = "Right answers against time", "What a gain has cost: CPU seconds since the start."
+        series = {
+            run: ([line["seconds/cpu"] for line in lines], [line["accuracy"] for line in lines])
+            for run, lines in timed.items()
+        }
+        pictures.append({"title": title, "healthy": healthy, "svg": curves(title, series, strokes, 1, "CPU seconds")})
+    rows = []
+    for run, lines in metrics.items():
+        last = lines[-RECENT:]
+        held_out = [line["held_out"] for line in lines if "held_out" in line]
+        rows.append(
+            {
+                "run": run,
+                "steps": len(lines),
+                "accuracy": statistics.fmean(line["accuracy"] for line in last),
+                "held_out": max(held_out) if held_out else None,
+                "code_use": statistics.fmean(line["code_use"] for line in last) if "code_use" in last[0] else None,
+                "cpu": lines[-1].get("seconds/cpu"),
+            }
+        )
+    settings = dict.fromkeys(name for config in configs.values() for name in config if name != "out")
+    different = {
+        name: [config.get(name, "") for config in configs.values()]
+        for name in settings
+        if len({json.dumps(config.get(name)) for config in configs.values()}) > 1
+    }
+    lines = {"-": "solid", "--": "dashed", ":": "dotted"}
+    legend = [(run, CSS[colour], lines[style]) for run, (colour, style) in strokes.items()]
+    return template("runs.html.j2").render(
+        runs=list(metrics),
+        strokes=legend,
+        pictures=pictures,
+        rows=rows,
+        different=different,
+        notes=notes,
+        recent=RECENT,
     )
 
 
@@ -334,7 +410,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", nargs="?", default="out/grpo", type=Path, help="run folder of grpo.py (out/grpo)")
+    parser.add_argument("runs", nargs="*", type=Path, help="run folders of grpo.py (out/grpo)")
     parser.add_argument("--evaluation", type=Path, help="folder of evaluate.py (out/evaluation, if it is of this run)")
     parser.add_argument("--sft", type=Path, help="folder of the warm start (where the run's first model lies)")
     parser.add_argument("--steps", help="whose episodes to show, such as 0,9,19 (the first, a middle and the last one)")
@@ -344,7 +420,13 @@ def main(argv: list[str] | None = None) -> None:
         steps = [int(step) for step in arguments.steps.split(",")] if arguments.steps is not None else None
     except ValueError:
         raise UserError(f"--steps takes numbers such as 0,9,19, not {arguments.steps!r}") from None
-    write_atomically(arguments.out, page(arguments.run, arguments.evaluation, arguments.sft, steps))
+    runs = list(dict.fromkeys(arguments.runs)) or [Path("out/grpo")]
+    if len(runs) > 1 and (steps or arguments.evaluation or arguments.sft):
+        raise UserError("--steps, --evaluation and --sft are for the page of a single run")
+    single = len(runs) == 1
+    write_atomically(
+        arguments.out, page(runs[0], arguments.evaluation, arguments.sft, steps) if single else page_of_several(runs)
+    )
     print(f"report: {arguments.out}")
 
 

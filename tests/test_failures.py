@@ -288,7 +288,7 @@ def test_an_evaluation_that_cannot_be_stored_is_shown(monkeypatch, capsys):
     monkeypatch.setattr(Run, "append", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full", "run/e.jsonl")))
     assert run("evaluate").startswith("run/e.jsonl: full: free some space")
     out = capsys.readouterr().out
-    assert out.count("all tasks") == 2 and "gcd" in out
+    assert out.count("all tasks") == 1 and "gcd" in out
     assert not Path("run/evaluation.json").exists()
 
 
@@ -398,9 +398,10 @@ def test_an_interruption_between_two_renames_leaves_the_older_folder(monkeypatch
 
 def test_an_interrupted_evaluation_shows_and_keeps_what_it_has(monkeypatch, capsys, folder):
     """One model of two was done when the night was over."""
-    monkeypatch.setattr(evaluate, "evaluate", after(evaluate.evaluate, signal.SIGTERM, calls=2))
+    asked = evaluate.Evaluation.ask_checkpoint
+    monkeypatch.setattr(evaluate.Evaluation, "ask_checkpoint", after(asked, signal.SIGTERM, calls=1))
     kept, out = stopped("evaluate", capsys, f"--model {TINY} model", signal.SIGTERM)
-    assert kept == "run keeps config.yaml, episodes.jsonl, revision.txt, but no evaluation.json"
+    assert kept == "run keeps config.yaml, episodes.jsonl, models.json, revision.txt, but no evaluation.json"
     models = {json.loads(text)["model"] for text in Path("run/episodes.jsonl").read_text().splitlines()}
     assert models == {TINY}
     assert out.count("all tasks") == 2 and TINY in out  # sampled and greedy

@@ -14,7 +14,7 @@ import charts
 import report
 from charts import panels, time_split
 from cli import UserError, run_main
-from report import main, page
+from report import main, page, page_of_several
 
 EVIL = """</script></p></pre></svg><img src=x onerror="alert('&amp;')" title=' {{ 7 * 7 }} $\\frac{"""
 
@@ -41,7 +41,7 @@ def test_the_page_from_top_to_bottom(here, capsys):
     assert facts["learning rate and seed"] == "0.0001, 7"
     curves = [words(f) for p in tree.find("div", "panels") for f in tree.find("h3", under=p)]
     assert curves[0] == "Right answers 0.25 → 0.5" and curves[-1] == "Warm start: loss, nats 2 → 0.4"
-    assert len(curves) == 9
+    assert len(curves) == 11 and "Tokens per reply, spread 9 → 9" in curves
     assert not tree.find("li", "failed") and not tree.find("ul", "notes")
     stages = [words(s) for s in tree.find("section", "stage")]
     assert stages[2] == "GRPO 0.750 sampled 0.750 0.41–0.93 75 % used code greedy 0.750 0.41–0.93 75 % used code"
@@ -327,7 +327,7 @@ def test_pictures_follow_the_page(here):
     text = page(Path("out/grpo"))
     tree = Node(text)
     pictures = tree.find("svg")
-    assert len(pictures) == 11
+    assert len(pictures) == 13
     for picture in pictures:
         assert picture["attributes"]["role"] == "img" and picture["attributes"]["aria-label"]
         assert "viewbox" in picture["attributes"] and not {"width", "height"} & picture["attributes"].keys()
@@ -475,3 +475,44 @@ def test_nothing_is_left_of_a_page_that_could_not_be_written(here, monkeypatch):
         main([str(run), "--out", "page.html"])
     assert Path("page.html").read_text() == "older"
     assert sorted(path.name for path in here.iterdir()) == ["page.html", "run"]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# several runs
+
+
+def test_several_runs_on_one_page(here):
+    """Curves under another run's colour; a difference of settings that is not shown, or one that is none."""
+    write_run(here / "a", steps=3)
+    write_run(here / "b", steps=5, learning_rate=3e-4, kl=0.1)
+    lines = [json.loads(line) for line in (here / "b/metrics.jsonl").read_text().splitlines()]
+    write_lines(
+        here / "b/metrics.jsonl", [line | {"kl": 0.01 * i, "held_out": 0.1 * i} for i, line in enumerate(lines)]
+    )
+    html = page_of_several([Path("a"), Path("b")])
+    tree = Node(html)
+    rows = [words(row) for row in tree.find("tr")]
+    assert {"learning_rate 0.0001 0.0003", "kl 0.1", "steps 3 5"} <= set(rows)
+    assert not any(row.startswith(("seed", "out", "tasks")) for row in rows)
+    # accuracy is (2 + step) / 8, up to step 4
+    assert "a 3 0.375 – 1.00 –" in rows and "b 5 0.500 0.400 1.00 –" in rows
+    figures = {words(tree.find("h3", under=f)[0]): f for f in tree.find("figure")}
+    assert next(iter(figures)) == "Right answers" and "Curriculum stage" not in figures
+
+    def strokes(figure: dict) -> list[str]:
+        styles = [path["attributes"].get("style", "") for path in tree.find("path", under=figure)]
+        return [m[1] for style in styles if (m := re.search(r"stroke: (var\(--(?:accent|ink)\))", style))]
+
+    assert strokes(figures["Right answers"]) == ["var(--accent)", "var(--ink)"]
+    assert strokes(figures["KL to the start, nats"]) == ["var(--ink)"]
+    assert page_of_several([Path("a"), Path("b")]) == html
+
+
+def test_a_page_of_several_runs_takes_no_settings_of_one(here):
+    """A flag that is silently ignored."""
+    for name in "ab":
+        write_run(here / name)
+    with pytest.raises(UserError, match="are for the page of a single run"):
+        report.main(["a", "b", "--steps", "0"])
+    report.main(["a", "b"])
+    assert (here / "out/report.html").read_text().count("<figure>") > 5
