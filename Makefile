@@ -9,6 +9,7 @@ demo: .venv/installed
 	$(BIN)/torchrun grpo.py
 	$(BIN)/python evaluate.py
 	$(BIN)/python report.py
+	$(BIN)/python browse.py
 
 # In two processes, since most tests use one core; what they print comes when they are done.
 test: .venv/installed

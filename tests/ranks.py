@@ -14,6 +14,7 @@ from torch import Tensor
 import answering
 import evaluate
 import grpo
+import measure
 import sft
 import tasks
 from checkpoint import load_bundle
@@ -135,7 +136,14 @@ def scripts(folder: Path, out: Path) -> None:
 
 
 def evaluated(folder: Path, out: Path) -> None:
-    """The warm model's answers to coins, in batches that no number of ranks divides."""
+    """The warm model's answers to coins, and how often they are right, in batches that no number of ranks divides."""
+    measure.CHUNK = 4
+    measure.measure(
+        measure.MeasureArguments(
+            model=str(folder / "warm"), out=str(out / "measured"), tasks="coin", problems_per_task=7, samples=4,
+            max_reply_tokens=60,
+        )
+    )  # fmt: skip
     answering.BATCH = 4
     flags = f"--model {folder / 'warm'} --out {out / 'evaluated'} --tasks coin --problems_per_task 7 --samples 2"
     evaluate.main([*flags.split(), "--max_reply_tokens", "60", "--show", "0"])

@@ -8,7 +8,7 @@ import pytest
 from run_folders import record, whole, write_lines, write_run
 
 import browse
-from report import page
+from report import page, page_of_several
 from runs import browser
 
 pytestmark = pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium")
@@ -35,6 +35,13 @@ def test_browsers_have_nothing_to_complain_of(here):
         opened.call("Page.navigate", url=Path("page.html").resolve().as_uri())
         opened.wait_for("Page.loadEventFired")
         assert len(row := opened.evaluate(tops)) == 8 and len(set(row)) == 1
+
+
+def test_several_runs_fit_a_phone(here):
+    """A table of ten runs pushes the page sideways."""
+    runs = [write_run(here / f"run-with-quite-a-long-name-{i}", learning_rate=i * 1e-5) for i in range(10)]
+    Path("page.html").write_text(page_of_several(runs), encoding="utf-8")
+    assert browser.look(Path("page.html"), here) == []
 
 
 def test_the_browser_sees_what_is_wrong(here):

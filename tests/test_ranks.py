@@ -141,6 +141,8 @@ def test_the_same_evaluation(alone, two):
     """Figures of the first rank's share, or means of means over ranks."""
     one, many = (json.loads((out / "evaluated/evaluation.json").read_text())["results"] for out in (alone, two))
     assert one == many
+    one, many = ((out / "measured/measured.jsonl").read_text() for out in (alone, two))
+    assert one == many and len(one.splitlines()) == 7
 
 
 @pytest.mark.parametrize("script", ["sft", "grpo", "resumed", "claimed"])
