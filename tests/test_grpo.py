@@ -385,6 +385,16 @@ def test_settings_that_cannot_work_are_refused(warm, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_problems_of_the_warm_start_are_an_ablation(finished, warm, tmp_path):
+    """Trained on by default, they would make RL look better than it is; never, the ablation shows nothing."""
+    again = run(warm, tmp_path / "run", steps=1, split="sft")
+    for folder, split in ((again, "sft"), (finished, "rl")):
+        pool = {problem.index for problem in problems("coin", split, 6)}
+        assert {e["index"] for e in records(folder / "episodes.jsonl")} <= pool
+    with pytest.raises(UserError, match="unknown split 'test': one of rl, sft"):
+        run(warm, tmp_path / "run", split="test")
+
+
 def test_the_warm_start_is_run_where_the_default_is_missing(warm, tmp_path, monkeypatch):
     """The first command of a newcomer must work; a misspelt path must fail, not train something else for minutes."""
     monkeypatch.chdir(tmp_path)
