@@ -33,8 +33,8 @@ from conversation import STYLES
 from endpoint import Endpoint
 from executor import Executor, check_sandbox
 from model import resolve_model
-from rollout import PROMPT_STYLES, Rollout, RolloutArguments, check_prompts, readable
-from scores import Record, compare, figures
+from rollout import PROMPT_STYLES, Rollout, RolloutArguments, check_prompts
+from scores import Record, compare, figures, readable
 from suites.base import Problem
 from tasks import INDEX_RANGES, SPLIT_FILE, TASKS, draw_problems, published_problems, read_split
 from throughput import RolloutStats

@@ -501,11 +501,3 @@ class Rollout:
             back = [flight for flight in waiting if flight.program.done()]
         stats.tool_wait_seconds += time.perf_counter() - started
         return back
-
-
-def readable(record: dict[str, Any]) -> str:
-    """An episode record as a person would read it."""
-    verdict = "right" if record["correct"] else f"wrong (the answer is {record['reference']})"
-    lines = [f"--- {record['task']} #{record['index']}, step {record['step']}", record["question"].strip(), ""]
-    lines += [segment["text"].strip("\n") for segment in record["segments"] if segment["source"] != "prompt"]
-    return "\n".join([*lines, "", f"answer: {record['answer']}   {verdict}   finish: {record['finish']}"])

@@ -130,6 +130,14 @@ def majority_is_right(replies: Sequence[Record]) -> bool:
     return next(bool(record["correct"]) for text, record in answered if text == most)
 
 
+def readable(record: dict[str, Any]) -> str:
+    """An episode record as a person would read it."""
+    verdict = "right" if record["correct"] else f"wrong (the answer is {record['reference']})"
+    lines = [f"--- {record['task']} #{record['index']}, step {record['step']}", record["question"].strip(), ""]
+    lines += [segment["text"].strip("\n") for segment in record["segments"] if segment["source"] != "prompt"]
+    return "\n".join([*lines, "", f"answer: {record['answer']}   {verdict}   finish: {record['finish']}"])
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # figures
 

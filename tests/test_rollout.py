@@ -29,9 +29,9 @@ from rollout import (
     first_event,
     observation,
     observation_tokens,
-    readable,
     watched_tokens,
 )
+from scores import readable
 from suites.base import Problem
 from tasks import problems
 
