@@ -242,6 +242,8 @@ def train(model: Decoder, documents: Documents, args: argparse.Namespace, save: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("assets/tiny"), help="folder of the model")
+    parser.add_argument("--width", type=int, default=128, help="of the residual stream, a multiple of 64")
+    parser.add_argument("--layers", type=int, default=4, help="of the decoder")
     parser.add_argument("--steps", type=int, default=5600, help="optimizer steps")
     parser.add_argument("--tokens", type=int, default=2048, help="tokens in a batch")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
@@ -257,11 +259,11 @@ def main() -> None:
     tokenizer = train_tokenizer(1024, args.seed)
     config = Qwen2Config(
         vocab_size=1024,
-        hidden_size=128,
-        intermediate_size=320,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=args.width,
+        intermediate_size=args.width * 5 // 2,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.width // 32,
+        num_key_value_heads=args.width // 64,
         max_position_embeddings=2048,
         rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
         tie_word_embeddings=True,
