@@ -241,7 +241,8 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
 
 
 def table(study: Study, results: dict[str, dict[int, dict]]) -> str:
-    """Markdown, a row per arm: means over seeds, the seeds' own figures in brackets."""
+    """Markdown, a row per arm: means over seeds, the seeds' own figures in brackets. "While training" is the mean over
+    all steps of what was sampled: of two arms that end alike, the one that learnt faster has more."""
 
     def cell(figures: dict[int, dict], key: str) -> str:
         values = [figures[seed][key] for seed in study.seeds]
@@ -251,12 +252,14 @@ def table(study: Study, results: dict[str, dict[int, dict]]) -> str:
     columns = {"sampled": "sampled", "cooler": f"at temperature {COOLER}", "greedy": "greedy", "code_use": "code use"}
     if not study.cooler:
         del columns["cooler"]
-    head = ["", *columns.values(), "CPU s of training", *compared]
+    head = ["", *columns.values(), "while training", "CPU s of training", *compared]
     rows = []
     for name, figures in results.items():
         seconds = [figures[seed].get("cpu_seconds", 0) for seed in study.seeds]
         cost = f"{statistics.mean(seconds):.0f} ({min(seconds):.0f}-{max(seconds):.0f})" if any(seconds) else ""
-        row = [name, *(cell(figures, key) for key in columns), cost]
+        curves = [figures[seed].get("curve", {}).get("accuracy") for seed in study.seeds]
+        learning = f"{statistics.mean(map(statistics.mean, curves)):.3f}" if all(curves) else ""
+        row = [name, *(cell(figures, key) for key in columns), learning, cost]
         if compared:
             other = results[study.reference]
             differences = [figures[seed]["sampled"] - other[seed]["sampled"] for seed in study.seeds]
@@ -277,7 +280,7 @@ def figure(study: Study, results: dict[str, dict[int, dict]], path: Path) -> Non
     pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "study", "font.size": 9})
     many = len(study.arms) > 10
     if many:
-        fig, right = pyplot.subplots(figsize=(7, 0.6 + 0.2 * len(results)), layout="constrained")
+        fig, right = pyplot.subplots(figsize=(7, 0.6 + 0.2 * len(study.arms)), layout="constrained")
         left = None
     else:
         fig, (left, right) = pyplot.subplots(1, 2, figsize=(9.6, 3.8), width_ratios=(3, 2), layout="constrained")
@@ -293,12 +296,14 @@ def figure(study: Study, results: dict[str, dict[int, dict]], path: Path) -> Non
     if left:
         left.set(xlabel="CPU seconds of training", ylabel="right, sampled (mean of 3 steps)", ylim=(0, 1))
         left.legend(frameon=False, fontsize=8)
-    names = list(results)
+    names = list(study.arms if many else results)
     for place, name in enumerate(reversed(names)):
         values = [results[name][seed]["sampled"] for seed in study.seeds]
         right.plot(values, [place] * len(values), "o", color=colours.get(name, "grey"), alpha=0.7)
         right.plot([statistics.mean(values)], [place], "|", color="black", markersize=16)
-    right.set(xlabel="held-out problems right, sampled", xlim=(-0.02, 1), yticks=range(len(names)))
+    right.set(xlabel="held-out problems right, sampled", yticks=range(len(names)))
+    if not many:
+        right.set_xlim(-0.02, 1)
     right.set_yticklabels(list(reversed(names)))
     for axes in (left, right) if left else (right,):
         axes.grid(alpha=0.25)

@@ -40,13 +40,14 @@ def test_table_compares_seed_by_seed(tmp_path):
         "b": {s: result(0.45 + 0.1 * s, s) for s in range(3)},
     }
     rows = table(some, results).splitlines()
-    assert rows[0] == "|  | sampled | at temperature 0.6 | greedy | code use | CPU s of training | sampled, minus a |"
+    columns = "sampled | at temperature 0.6 | greedy | code use | while training | CPU s of training | sampled, minus a"
+    assert rows[0] == f"|  | {columns} |"
     assert rows[
         3
     ] == "| a | 0.600 (0.500, 0.600, 0.700) | 0.650 (0.550, 0.650, 0.750) | 0.700 (0.600, 0.700, 0.800) | " + (
-        "0.500 (0.500, 0.500, 0.500) | 11 (10-12) |  |"
+        "0.500 (0.500, 0.500, 0.500) | 0.350 | 11 (10-12) |  |"
     )
-    assert rows[4].endswith("| 11 (10-12) | -0.050 ± 0.000 |") and rows[2].split(" | ")[5] == ""
+    assert rows[4].endswith("| 0.325 | 11 (10-12) | -0.050 ± 0.000 |") and rows[2].split(" | ")[5] == ""
     for name in ("one", "two"):
         figure(some, results, tmp_path / f"{name}.svg")
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
