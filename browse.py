@@ -10,7 +10,7 @@ same files give the same page, to the byte. What models wrote is data to the pag
 
 import argparse
 import json
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +55,37 @@ def within(tokens: list[float], text: str, start: int, end: int) -> list[float]:
     return kept
 
 
-def read_run(folder: Path, steps: list[int] | None, notes: list[str]) -> dict[tuple, list[dict[str, Any]]]:
-    """The episodes of a run folder in groups, by (step, group, model)."""
+def key_of(raw: dict[str, Any]) -> tuple[int, int, str]:
+    """Step, group, and of whom and how it was asked, in an evaluation."""
+    return int(raw["step"]), int(raw["group"]), ", ".join(str(raw[key]) for key in ("model", "decoding") if key in raw)
+
+
+def read_run(folder: Path, steps: list[int] | None, most: int, notes: list[str]) -> list[dict[str, Any]]:
+    """The groups of a run folder that are shown. The file is read twice, since it may be larger than the memory."""
     path = folder / "episodes.jsonl"
     if not path.is_file():
         raise UserError(f"there is no {path}: it is no run folder, or its run never finished a step")
-    groups: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
+    sizes = Counter(read_lines(path, key_of, notes))
+    if steps is not None:
+        sizes = Counter({key: size for key, size in sizes.items() if key[0] in steps})
+    if not sizes:
+        raise UserError(f"{path} holds no episodes" + (f" of the steps {steps}" if steps is not None else ""))
+    shown = chosen(sizes, most)
+    if len(shown) < len(sizes):
+        number, all_of = len({key[0] for key in shown}), len({key[0] for key in sizes})
+        what = f"{number} of {all_of} steps" if number < all_of else f"{len(shown)} of {len(sizes)} groups"
+        notes.append(f"{folder}: {what} are shown; --steps chooses others, --most raises the limit.")
+    groups: dict[tuple, dict[str, Any]] = {}
 
     def parse(raw: dict) -> None:
-        if steps is not None and raw["step"] not in steps:
+        if (key := key_of(raw)) not in shown:
             return
-        how = ", ".join(str(raw[key]) for key in ("model", "decoding") if key in raw)
-        groups[int(raw["step"]), int(raw["group"]), how].append(
+        step, number, how = key
+        asked = {name: raw[name] for name in ("task", "index", "question", "reference")}
+        group = groups.setdefault(
+            key, {"run": str(folder), "step": step, "group": number, "how": how, **asked, "episodes": []}
+        )
+        group["episodes"].append(
             {
                 "id": int(raw["id"]),
                 "right": bool(raw["correct"]),
@@ -77,32 +96,31 @@ def read_run(folder: Path, steps: list[int] | None, notes: list[str]) -> dict[tu
                 "runs": int(raw["code_runs"]),
                 "tokens": int(raw["sampled_tokens"]),
                 "pieces": pieces(raw),
-                "asked": {key: raw[key] for key in ("task", "index", "question", "reference")},
             }
         )
 
-    read_lines(path, parse, notes)
-    if not groups:
-        raise UserError(f"{path} holds no episodes" + (f" of the steps {steps}" if steps is not None else ""))
-    return groups
+    read_lines(path, parse, [])  # what is to be noted has been
+    for group in groups.values():
+        group["episodes"].sort(key=lambda episode: episode["id"])
+    return [groups[key] for key in sorted(shown)]
 
 
-def chosen(groups: dict[tuple, list], most: int) -> list[tuple]:
-    """The keys of the groups that are shown: all of as many steps, evenly spread, as hold at most `most` episodes; of a
-    single step that holds more, the first groups."""
-    sizes: dict[int, int] = defaultdict(int)
-    for step, group, how in groups:
-        sizes[step] += len(groups[step, group, how])
-    steps = sorted(sizes)
+def chosen(sizes: Counter[tuple[int, int, str]], most: int) -> set[tuple[int, int, str]]:
+    """The groups that are shown: all of as many steps, evenly spread, as hold at most `most` episodes; of a single step
+    that holds more, the first groups."""
+    by_step: Counter[int] = Counter()
+    for key, size in sizes.items():
+        by_step[key[0]] += size
+    steps = sorted(by_step)
     count = len(steps)
-    while count > 1 and sum(sizes[step] for step in spread(steps, count)) > most:
+    while count > 1 and sum(by_step[step] for step in spread(steps, count)) > most:
         count -= 1
-    kept, total = [], 0
-    for key in sorted(key for key in groups if key[0] in set(spread(steps, count))):
-        total += len(groups[key])
+    kept, total = set(), 0
+    for key in sorted(key for key in sizes if key[0] in set(spread(steps, count))):
+        total += sizes[key]
         if kept and total > most:
             break
-        kept.append(key)
+        kept.add(key)
     return kept
 
 
@@ -116,19 +134,7 @@ def spread(steps: list[int], count: int) -> list[int]:
 def page(runs: list[Path], steps: list[int] | None = None, most: int = MOST) -> str:
     """The HTML."""
     notes: list[str] = []
-    found = []
-    for run in runs:
-        groups = read_run(run, steps, notes)
-        keys = chosen(groups, most // len(runs))
-        if len(keys) < len(groups):
-            number, all_of = len({key[0] for key in keys}), len({key[0] for key in groups})
-            what = f"{number} of {all_of} steps" if number < all_of else f"{len(keys)} of {len(groups)} groups"
-            notes.append(f"{run}: {what} are shown; --steps chooses others, --most raises the limit.")
-        for step, group, how in keys:
-            members = sorted(groups[step, group, how], key=lambda episode: episode["id"])
-            asked = members[0]["asked"]
-            shown = [{k: v for k, v in episode.items() if k != "asked"} for episode in members]
-            found.append({"run": str(run), "step": step, "group": group, "how": how, **asked, "episodes": shown})
+    found = [group for run in runs for group in read_run(run, steps, most // len(runs), notes)]
     # "<" would be able to end the element that the data lie in.
     data = json.dumps(found, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     count = sum(len(group["episodes"]) for group in found)
