@@ -133,10 +133,10 @@ def histogram(name: str, values: dict[str, Sequence[float]], what: str, bins: in
         counts = [sum(a <= n < b for n in numbers) / len(numbers) for a, b in pairwise(edges)]
         places = [i + part * (number - (len(values) - 1) / 2) for i in range(len(counts))]
         axes.bar(places, counts, part, color=colour, alpha=opacity, linewidth=0)
-    labels = [f"{a}" if width == 1 else f"{a}\N{EN DASH}{b - 1}" for a, b in pairwise(edges)]
+    labels = [f"{a}" for a in edges[:-1]]  # where each bin begins
     every = math.ceil(len(labels) / 6)
     axes.set_xticks(range(0, len(labels), every), labels[::every])
-    axes.set_xlabel(what, color=MUTED, fontsize=8)
+    axes.set_xlabel(what if width == 1 else f"{what}, from", color=MUTED, fontsize=8)
     means = ", ".join(f"{label} {sum(numbers) / len(numbers):.3g}" for label, numbers in values.items())
     legend = [(label, CSS[colour], opacity) for label, (colour, opacity) in zip(values, FILLS, strict=False)]
     return svg(figure, name, f"{name}; means: {means}"), legend
