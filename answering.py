@@ -53,12 +53,12 @@ def from_checkpoint(
 ) -> Iterator[tuple[list[Record], RolloutStats]]:
     """The replies of a checkpoint, by batches, on the main process; on others, empty lists. A reply's number does not
     depend on batches or ranks, and so what is sampled does not either."""
-    for number, first in enumerate(range(0, len(problems), BATCH)):
+    for first in range(0, len(problems), BATCH):
         batch = problems[first : first + BATCH]
         if all((label, mode.name, p.task, p.index, i) in done for p in batch for i in range(mode.samples)):
             continue
         shown = f"{label}, {mode.name}" if progress else ""
-        groups = shared_groups(len(batch), number, rollout.arguments, first)
+        groups = shared_groups(len(batch), rollout.arguments, first)
         episodes, stats = rollout(problems, mode.samples, mode.temperature, 0, shown, groups, mode.top_p)
         records = [
             {"model": label, "decoding": mode.name, "sample": episode.id % mode.samples}

@@ -17,7 +17,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cli import UserError, run_main
-from report import AS_WRITTEN, read_lines, template, write_atomically
+from report import AS_WRITTEN, parse_steps, read_lines, template, write_atomically
 from tasks import spans
 
 MOST = 2000
@@ -148,10 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--most", type=int, default=MOST, help="episodes on the page, at most")
     parser.add_argument("--out", default="out/episodes.html", type=Path, help="the page (out/episodes.html)")
     arguments = parser.parse_args(argv)
-    try:
-        steps = [int(step) for step in arguments.steps.split(",")] if arguments.steps is not None else None
-    except ValueError:
-        raise UserError(f"--steps takes numbers such as 0,9,19, not {arguments.steps!r}") from None
+    steps = parse_steps(arguments.steps)
     if arguments.most < 1:
         raise UserError("--most must be at least 1")
     try:

@@ -288,7 +288,7 @@ def sample(
     missing = arguments.prompts_per_step
     for _ in range(1 + arguments.refills):
         first, drawn = len(drawn), drawn + curriculum.take(missing, step)
-        groups = shared_groups(len(drawn) - first, step, arguments, first)
+        groups = shared_groups(len(drawn) - first, arguments, first)
         sampled = SIGNALS.interruptible(
             lambda drawn=drawn, groups=groups: rollout(
                 drawn, arguments.group_size, arguments.temperature, step, progress, groups

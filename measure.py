@@ -74,7 +74,7 @@ def asked(
     each = arguments.samples // len(rollouts)
     for number, (style, rollout) in enumerate(rollouts.items()):
         step = chunk * len(rollouts) + number
-        groups = shared_groups(len(problems), step, arguments)
+        groups = shared_groups(len(problems), arguments)
         episodes, _ = rollout(problems, each, arguments.temperature, step, progress, groups)
         outcomes = [(e.problem.task, e.problem.index, e.correct) for e in episodes]
         for task, index, correct in gather_object(outcomes):

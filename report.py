@@ -408,6 +408,14 @@ def write_atomically(path: Path, text: str) -> None:
             temporary.unlink()
 
 
+def parse_steps(text: str | None) -> list[int] | None:
+    """The numbers of --steps; UserError for anything else."""
+    try:
+        return [int(step) for step in text.split(",")] if text is not None else None
+    except ValueError:
+        raise UserError(f"--steps takes numbers such as 0,9,19, not {text!r}") from None
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, help="run folders of grpo.py (out/grpo)")
@@ -416,10 +424,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", help="whose episodes to show, such as 0,9,19 (the first, a middle and the last one)")
     parser.add_argument("--out", default="out/report.html", type=Path, help="the page (out/report.html)")
     arguments = parser.parse_args(argv)
-    try:
-        steps = [int(step) for step in arguments.steps.split(",")] if arguments.steps is not None else None
-    except ValueError:
-        raise UserError(f"--steps takes numbers such as 0,9,19, not {arguments.steps!r}") from None
+    steps = parse_steps(arguments.steps)
     runs = list(dict.fromkeys(arguments.runs)) or [Path("out/grpo")]
     if len(runs) > 1 and (steps or arguments.evaluation or arguments.sft):
         raise UserError("--steps, --evaluation and --sft are for the page of a single run")

@@ -6,6 +6,7 @@ micro-batches and ranks only add up.
 """
 
 import dataclasses
+import itertools
 import math
 import os
 import warnings
@@ -34,6 +35,7 @@ THREADS_CHOSEN = "OMP_NUM_THREADS" in os.environ  # by the user; below, librarie
 TRAINED = ("model", "optimizer")
 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # dcp, in a single process
 HELD_OUT_STEPS = 10**6  # of the keys of what is sampled: never those of training
+SHARED = itertools.count()  # calls of `shared_groups`: a counter that is used twice has nothing left to give
 SCHEDULES = ("constant", "cosine", "wsd")
 LOGITS_PER_CHUNK = 2**26  # 256 MB in fp32: how much of [tokens, vocab] exists at any time, twice
 
@@ -82,15 +84,15 @@ def claimed(name: str, count: int) -> Iterator[int]:
         yield number
 
 
-def shared_groups(count: int, step: int, arguments: RolloutArguments, first: int = 0) -> Iterable[int]:
+def shared_groups(count: int, arguments: RolloutArguments, first: int = 0) -> Iterable[int]:
     """The numbers, of `count` from `first` on, of the groups that this rank samples. Whole groups go to each, numbered
     as if there were one rank: an advantage never waits for another. In deterministic mode a fixed share; else whoever
-    has room takes the next."""
+    has room takes the next. (Every rank must call this equally often.)"""
     state = PartialState()
     if arguments.deterministic or state.num_processes == 1:
         ends = (first + count * rank // state.num_processes for rank in (state.process_index, state.process_index + 1))
         return range(*ends)
-    return (first + number for number in claimed(f"groups of {step} from {first}", count))
+    return (first + number for number in claimed(f"call {next(SHARED)}", count))
 
 
 def over_ranks(stats: RolloutStats) -> tuple[RolloutStats, float]:
@@ -107,7 +109,7 @@ def over_ranks(stats: RolloutStats) -> tuple[RolloutStats, float]:
 def held_out_accuracy(rollout: Rollout, problems: list[Problem], temperature: float, step: int, progress: str) -> float:
     """The share of held-out problems that one sampled reply gets right, on all ranks."""
     at = HELD_OUT_STEPS + step
-    episodes, _ = rollout(problems, 1, temperature, at, progress, shared_groups(len(problems), at, rollout.arguments))
+    episodes, _ = rollout(problems, 1, temperature, at, progress, shared_groups(len(problems), rollout.arguments))
     return reduce_over_ranks([sum(episode.correct for episode in episodes)])[0] / len(problems)
 
 

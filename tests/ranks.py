@@ -146,7 +146,7 @@ def evaluated(folder: Path, out: Path) -> None:
     )  # fmt: skip
     answering.BATCH = 4
     flags = f"--model {folder / 'warm'} --out {out / 'evaluated'} --tasks coin --problems_per_task 7 --samples 2"
-    evaluate.main([*flags.split(), "--max_reply_tokens", "60", "--show", "0"])
+    evaluate.main([*flags.split(), "--max_reply_tokens", "60", "--show", "0", "--no_deterministic"])
 
 
 def work(folder: Path, out: Path) -> None:
