@@ -3,8 +3,9 @@
     python runs/browser.py out/report.html                   screenshots beside it: light.png, dark.png, narrow.png
     python runs/browser.py out/report.html --out docs/images
 
-Ends with an error if the console shows anything, if anything is requested but the page itself, or if the page scrolls
-sideways at 360 px. Speaks the DevTools protocol over a pipe, so nothing but Chromium is needed.
+Ends with an error if the console shows anything, if anything is requested but the page itself, if the page scrolls
+sideways at 360 px, or if at any width the content of one cell of a grid or row runs into the next. Speaks the
+DevTools protocol over a pipe, so nothing but Chromium is needed.
 """
 
 import argparse
@@ -30,6 +31,12 @@ FLAGS = (
 PATIENCE = 120  # seconds for one command, on a busy machine
 # name: width, colour scheme, and whether it is a phone's screen
 VIEWS = {"light": (1100, "light", False), "dark": (1100, "dark", False), "narrow": (360, "light", True)}
+WIDTHS = (700, 900, 1200, 1500, 1900)  # others at which the columns of a grid are counted anew
+# The first words of cells that are wider than their column and do not scroll by themselves.
+SPILLING = """[...document.querySelectorAll('*')]
+    .filter(cell => cell.parentElement && getComputedStyle(cell.parentElement).display.match(/grid|flex/)
+        && getComputedStyle(cell).overflowX === 'visible' && cell.scrollWidth > cell.clientWidth + 1)
+    .map(cell => cell.textContent.trim().split(/\\s+/)[0].slice(0, 40))"""
 
 
 class Browser:
@@ -139,9 +146,17 @@ def look(page: Path, folder: Path | None = None, tallest: int = 12_000) -> list[
     with chromium() as browser:
         for domain in ("Page", "Network", "Log", "Runtime"):
             browser.call(f"{domain}.enable")
+
+        def resize(width: int, phone: bool) -> None:
+            browser.call(
+                "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=phone
+            )
+
+        def spilling(width: int) -> list[str]:
+            return [f"at {width} px a cell is too narrow for its {text!r}" for text in browser.evaluate(SPILLING)]
+
         for name, (width, scheme, phone) in VIEWS.items():
-            size = {"width": width, "height": 800, "deviceScaleFactor": 1}
-            browser.call("Emulation.setDeviceMetricsOverride", **size, mobile=phone)
+            resize(width, phone)
             browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
             browser.events.clear()
             browser.call("Page.navigate", url=url)
@@ -156,7 +171,10 @@ def look(page: Path, folder: Path | None = None, tallest: int = 12_000) -> list[
             wide = browser.evaluate("document.documentElement.scrollWidth")
             if wide > width:
                 found.append(f"{name}: the page is {wide} px wide on a screen of {width}")
-            found += [f"{name}: {complaint}" for complaint in complaints(browser.events, url)]
+            found += [f"{name}: {complaint}" for complaint in [*complaints(browser.events, url), *spilling(width)]]
+        for width in WIDTHS:
+            resize(width, False)
+            found += spilling(width)
     return found
 
 

@@ -53,6 +53,12 @@ def test_the_browser_sees_what_is_wrong(here):
     found = " ".join(browser.look(Path("bad.html")))
     assert "/missing.png" in found and "console: hm" in found and "exception: Uncaught" in found
     assert "console: Failed to load resource" in found and "narrow: the page is 20" in found
+    Path("grid.html").write_text(
+        "<!doctype html><meta name=viewport content='width=device-width'>"
+        "<div style='display: grid; grid-template-columns: repeat(auto-fill, 200px)'>"
+        "<p style='white-space: nowrap'>mmmmmmmmmmmmmmmmmmmmmmmm</p><p>next</p></div>"
+    )
+    assert any("too narrow for its 'mmmm" in complaint for complaint in browser.look(Path("grid.html")))
     Path("desktop.html").write_text("<!doctype html><p>a phone shows this in small print, as if it were 980 px wide")
     assert browser.look(Path("desktop.html")) == ["narrow: the page is 980 px wide on a screen of 360"]
 
