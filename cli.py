@@ -210,7 +210,9 @@ def parse_arguments(cls: type[Arguments], argv: list[str] | None = None, words: 
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(map(str, values.keys() - known)):
             raise UserError(f"{path} sets {', '.join(unknown)}, which {Path(sys.argv[0]).name} does not know")
-        values = {k: v for k, v in values.items() if v not in (None, [])}  # argparse knows no flag without a value
+        replaced = cls.replaced_by(argv) if hasattr(cls, "replaced_by") else set()
+        # argparse knows no flag without a value
+        values = {k: v for k, v in values.items() if v not in (None, []) and k not in replaced}
         # As flags rather than as defaults, so that values of a wrong type are refused in the same way.
         flags = [[f"--{k}", *map(str, v if isinstance(v, list) else [v])] for k, v in values.items()]
         argv = [word for flag in flags for word in flag] + argv

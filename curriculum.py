@@ -13,6 +13,7 @@ problem, so `--groups` says which; online estimates come from the episodes of tr
 """
 
 import dataclasses
+import hashlib
 import json
 import random
 from collections.abc import Iterable, Sequence
@@ -102,15 +103,10 @@ class Bag:
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes, as plain JSON values."""
-        return {"size": len(self.pool), "left": list(self.left), "random": self.random.getstate()}
+        return {"left": list(self.left), "random": self.random.getstate()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken."""
-        if state["size"] != len(self.pool):
-            raise UserError(
-                f"the pool has {len(self.pool)} problems and had {state['size']}: resume with the same --tasks and "
-                "--problems_per_task"
-            )
         version, internal, gauss = state["random"]
         self.random.setstate((version, tuple(internal), gauss))
         self.left = list(state["left"])
@@ -123,7 +119,7 @@ class Curriculum:
         """`batch`: problems per step; a stage that has fewer takes from the groups that follow. UserError where the
         measurement does not fit the pool."""
         self.kind, self.by, self.seed, self.batch = arguments.curriculum, arguments.groups, seed, batch
-        self.stage_steps = arguments.stage_steps or -(-steps // STAGES)
+        self.stage_steps, self.steps = arguments.stage_steps, steps
         self.stage, self.counts = 0, {}
         if self.kind != "uniform":
             if not arguments.measured:
@@ -158,14 +154,16 @@ class Curriculum:
         self.bag = Bag([self.pool[i] for i in self.chosen], f"{self.seed} stage {stage}")
 
     def take(self, count: int, step: int) -> list[Problem]:
-        """The next `count` problems, of the stage that `step` (from 0) is in."""
-        stage = min(step // self.stage_steps, STAGES - 1)
-        if self.kind != "uniform" and stage != self.stage:
-            self.enter(stage)
+        """The next `count` problems, of the stage that `step` (from 0) is in. No stage comes twice, also where a run
+        that is resumed has more steps, and so longer stages, than before."""
+        stage = step // self.stage_steps if self.stage_steps else step * STAGES // self.steps
+        if self.kind != "uniform" and min(stage, STAGES - 1) > self.stage:
+            self.enter(min(stage, STAGES - 1))
         return self.bag.take(count)
 
     def observe(self, outcomes: Iterable[tuple[Problem, bool]]) -> None:
-        """Takes note of the episodes of a step: problem, and whether it was right. Only an online curriculum cares."""
+        """Takes note of the episodes of a step that have an outcome, which those that the sandbox failed have not:
+        problem, and whether it was right. Only an online curriculum cares."""
         if self.kind != "online":
             return
         seen: dict[Key, list[bool]] = {}
@@ -181,16 +179,29 @@ class Curriculum:
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes, as plain JSON values."""
+        where = {"of": [self.kind, self.by], "pool": self._digest(), "stage": self.stage, "chosen": self.chosen}
         counts = [self.counts[problem.task, problem.index] for problem in self.pool] if self.kind == "online" else []
-        return {"stage": self.stage, "chosen": self.chosen, "counts": counts, "bag": self.bag.state()}
+        return {**where, "counts": counts, "bag": self.bag.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on where `state` was taken; UserError where pool or measurement are others."""
-        if self.kind != "uniform":
-            self.stage, self.chosen = state["stage"], state["chosen"]
-            if max(self.chosen, default=0) >= len(self.pool):
-                raise UserError("the pool of problems is another: resume with the same --tasks and --measured")
-            self.bag = Bag([self.pool[i] for i in self.chosen], 0)
-            for problem, counts in zip(self.pool, state["counts"], strict=False):
+        """Goes on where `state` was taken; UserError for another kind of curriculum or another pool."""
+        if state["of"] != [self.kind, self.by]:
+            raise UserError(
+                "the curriculum was {} by {}: resume with the same --curriculum and --groups".format(*state["of"])
+            )
+        if state["pool"] != self._digest():
+            raise UserError(
+                "the pool of problems is another: resume with the same --tasks, --split, --problems_per_task and "
+                "--measured"
+            )
+        self.stage, self.chosen = state["stage"], state["chosen"]
+        self.bag = Bag([self.pool[i] for i in self.chosen], 0)
+        if self.kind == "online":
+            for problem, counts in zip(self.pool, state["counts"], strict=True):
                 self.counts[problem.task, problem.index] = tuple(counts)
         self.bag.restore(state["bag"])
+
+    def _digest(self) -> str:
+        """Which problems the pool has, in which order."""
+        names = "\n".join(f"{problem.task} {problem.index}" for problem in self.pool)
+        return hashlib.sha256(names.encode()).hexdigest()

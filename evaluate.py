@@ -2,8 +2,8 @@
 
     python evaluate.py                                       base, warm start and GRPO of the embedded default
     python evaluate.py --model out/grpo/checkpoint --tasks gcd,lcm --problems_per_task 100 --samples 8
-    torchrun --nproc-per-node 8 evaluate.py --model yongchao98/R1-Code-Interpreter-14B --tasks test \\
-        --temperature 0.6 --no_greedy --max_reply_tokens 8192 --no_deterministic
+    torchrun --nproc-per-node 8 evaluate.py runs/rollout-qwen2.5.yaml --model yongchao98/R1-Code-Interpreter-14B \\
+        --tasks test --temperature 0.6 --no_greedy --max_reply_tokens 8192
     python evaluate.py --api_model gpt-4o --tasks test --styles text,code,free --temperature 0.6 --no_greedy
     python evaluate.py --compare out/before out/after        what differs, and which problems flipped
 

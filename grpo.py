@@ -209,7 +209,8 @@ def loss_mask(episode: Episode, mask_observations: bool) -> Tensor:
 def update(
     policy: Policy, episodes: list[Episode], arguments: GRPOArguments, step: int, reference: Decoder | None
 ) -> dict[str, float]:
-    """All updates on this rank's episodes with signal. Returns averages over their tokens, on all ranks."""
+    """All updates on this rank's episodes with signal. Returns averages over their tokens, on all ranks, and the mean
+    loss of an update."""
     # Which update an episode belongs to is drawn over the episodes of all ranks, so that their number does not matter.
     ids = [episode.id for episode in episodes]
     ids = sorted(gather_object(ids) if world_size() > 1 else ids)
@@ -271,7 +272,7 @@ def update(
     averages = {name: value / max(1.0, compared if name == "logprob_gap" else tokens) for name, value in summed.items()}
     (largest_gap,) = reduce_over_ranks([max(gaps)], dist.ReduceOp.MAX)
     more = {"logprob_gap_max": largest_gap, "grad_norm": max(grad_norms, default=0.0), "seconds/scoring": scoring}
-    return {"loss": loss_sum, **averages, **more}
+    return {"loss": loss_sum / max(1, len(grad_norms)), **averages, **more}
 
 
 def sample(
@@ -341,13 +342,13 @@ def train(arguments: GRPOArguments) -> Path:
     if len(pool) < arguments.prompts_per_step:
         raise UserError(f"{len(pool)} problems are fewer than --prompts_per_step {arguments.prompts_per_step}")
     curriculum = Curriculum(pool, arguments, arguments.seed, arguments.steps, arguments.prompts_per_step)
-    if arguments.model == WARM_START and not Path(WARM_START).exists():
+    last = arguments.resume_from()
+    if not last and arguments.model == WARM_START and not Path(WARM_START).exists():
         if state.is_main_process:
             print(f"{WARM_START} is not there: running the warm start first", flush=True)
         sft.train(sft.SFTArguments())
     set_seed(arguments.seed)
     with user_input():
-        last = arguments.resume_from()
         more = {"recompute": arguments.recompute, "replicas": arguments.replicas}
         policy = Policy(str(last or arguments.model), arguments.learning_rate, **more)
         reference = load_reference(arguments.model, arguments.replicas) if arguments.kl > 0 else None
@@ -389,7 +390,7 @@ def train(arguments: GRPOArguments) -> Path:
             everybody = gather_object(episodes) if state.num_processes > 1 else episodes
             if state.num_processes > 1:
                 records = sorted(gather_object(records), key=lambda record: record["id"])
-            curriculum.observe((episode.problem, episode.correct) for episode in everybody)
+            curriculum.observe((e.problem, e.correct) for e in everybody if e.finish != "sandbox_error")
             stats, idle = over_ranks(stats)
             program_cpu += stats.program_cpu_seconds
             used = [episode for episode in everybody if episode.advantage != 0]

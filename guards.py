@@ -26,7 +26,7 @@ class Guards:
 
     def __init__(self, history: list[dict[str, Any]] | None = None):
         self.history = list(history or [])
-        self.said: set[str] = set()
+        self.said = set(self.warnings())
 
     def look(self, metrics: dict[str, float]) -> list[str]:
         """Takes note of a step; returns warnings, each once. UserError where the run has collapsed."""

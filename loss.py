@@ -10,7 +10,7 @@ Differs from the papers: groups whose outcomes are all alike leave the batch and
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -81,7 +81,10 @@ PRESETS: dict[str, Callable[[], Choices]] = {
 class LossArguments:
     """The choices; those that are not made are the preset's. A part of the arguments of grpo.py."""
 
-    preset: str = dataclasses.field(default="dapo", metadata={"help": f"{' | '.join(PRESETS)}: see loss.py"})
+    preset: str = dataclasses.field(
+        default="dapo",
+        metadata={"help": f"{' | '.join(PRESETS)}: see loss.py; as a flag, in place of a configuration file's choices"},
+    )
     advantage: str | None = dataclasses.field(
         default=None,
         metadata={
@@ -113,6 +116,13 @@ class LossArguments:
         default=0.0,
         metadata={"help": "tokens are weighed by trainer / generator probability, at most so much; 0: all alike"},
     )
+
+    @staticmethod
+    def replaced_by(flags: Sequence[str]) -> set[str]:
+        """The settings of a configuration file that flags replace beyond those that they name: a run folder's own file
+        holds all choices, and would make of another preset the old one under a new name."""
+        given = any(flag.split("=")[0] == "--preset" for flag in flags)
+        return set(grpo()) if given else set()
 
     def fill(self) -> None:
         """Makes the choices that are still open, the preset's way; UserError for a preset that there is not."""

@@ -1,8 +1,8 @@
 """Measures the improvement potential of problems: how many of N sampled answers to each are right.
 
     python measure.py --model out/sft/checkpoint                                   the pool of the embedded default
-    torchrun --nproc-per-node 8 measure.py --model out/sft-qwen2.5-3b/checkpoint --tasks train \
-        --problems_per_task 500 --styles free,text,code --samples 21 --max_reply_tokens 4096
+    torchrun --nproc-per-node 8 measure.py runs/rollout-qwen2.5.yaml --model out/sft-qwen2.5-3b/checkpoint \
+        --tasks train --problems_per_task 500 --styles free,text,code --samples 21
     python grpo.py --curriculum potential --measured out/measured/measured.jsonl
 
 Writes measured.jsonl (a line per problem: right answers, answers, and both by prompt style) and measured.svg, the
@@ -69,26 +69,29 @@ class MeasureArguments(RolloutArguments):
 def asked(
     rollouts: dict[str, Rollout], problems: list[Problem], arguments: MeasureArguments, chunk: int, progress: str
 ) -> list[dict[str, Any]]:
-    """A record per problem, from the answers of all ranks."""
-    right: dict[tuple[str, int], Counter[str]] = {(p.task, p.index): Counter() for p in problems}
+    """A record per problem, from the answers of all ranks. Answers that the sandbox failed are none: they do not count,
+    and a problem without others has no record, so that it is asked again by the next call."""
+    right, count = ({(p.task, p.index): Counter() for p in problems} for _ in range(2))
     each = arguments.samples // len(rollouts)
     for number, (style, rollout) in enumerate(rollouts.items()):
         step = chunk * len(rollouts) + number
         groups = shared_groups(len(problems), arguments)
         episodes, _ = rollout(problems, each, arguments.temperature, step, progress, groups)
-        outcomes = [(e.problem.task, e.problem.index, e.correct) for e in episodes]
+        outcomes = [(e.problem.task, e.problem.index, e.correct) for e in episodes if e.finish != "sandbox_error"]
         for task, index, correct in gather_object(outcomes):
             right[task, index][style] += correct
+            count[task, index][style] += 1
     return [
         {
             "task": task,
             "index": index,
-            "right": sum(counts.values()),
-            "samples": each * len(rollouts),
-            "potential": potential(sum(counts.values()), each * len(rollouts)),
-            "styles": {style: [counts[style], each] for style in rollouts},
+            "right": right[task, index].total(),
+            "samples": counts.total(),
+            "potential": potential(right[task, index].total(), counts.total()),
+            "styles": {style: [right[task, index][style], counts[style]] for style in rollouts},
         }
-        for (task, index), counts in right.items()
+        for (task, index), counts in count.items()
+        if counts.total()
     ]
 
 
@@ -112,12 +115,13 @@ def summary(records: Sequence[dict[str, Any]]) -> str:
 
 
 def picture(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """How many problems have how many right answers, coloured by group; the potential as a line."""
+    """How many problems have how many right answers, coloured by group; the potential as a line. Problems with fewer
+    answers than others are shown at the same share of right ones."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    samples = records[0]["samples"]
-    counts = Counter(record["right"] for record in records)
+    samples = max(record["samples"] for record in records)
+    counts = Counter(round(record["right"] * samples / record["samples"]) for record in records)
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     for group in range(STAGES):
@@ -170,10 +174,12 @@ def measure(arguments: MeasureArguments) -> Path:
                 continue
             records = asked(rollouts, chunk, arguments, number, "")
             if state.is_main_process:
-                append_records(file, records)
+                append_records(file, [record for record in records if (record["task"], record["index"]) not in done])
     if state.is_main_process:
         known = {(problem.task, problem.index) for problem in pool}
         records = [record for record in read_records(file) if (record["task"], record["index"]) in known]
+        if not records:
+            raise UserError("the sandbox failed every answer: look at the machine, then start again")
         text = summary(records)
         write_whole(folder / "summary.txt", [text, "\n"])
         picture(records, folder / "measured.svg")

@@ -6,8 +6,9 @@
     python runs/study.py tuning                what the defaults were chosen by: other seeds, other problems (dev)
 
 Every run is a process of its own, `--jobs` at a time on one thread each, and what it costs is the CPU time that the
-kernel has counted for it and its children. Runs lie in out/study, where studies find what others have run already, and
-a study that was interrupted goes on where it stopped. The table and the figure go to docs/studies/NAME.md and .svg,
+kernel has counted for it and its children. Runs lie in out/study, where studies find what others have run already
+(those of ablations, with flags of their own, in out/study/ablations), and a study that was interrupted goes on where it
+stopped. The table and the figure go to docs/studies/NAME.md and .svg,
 every run's figures to NAME.json beside them.
 """
 
@@ -221,11 +222,14 @@ def run_study(study: Study, folder: Path, jobs: int) -> dict[str, dict[int, dict
     with ThreadPoolExecutor(jobs) as pool:
         work = {(name, seed): pool.submit(runs.arm, name, seed) for seed in study.seeds for name in [WARM, *names]}
         results: dict[str, dict[int, dict]] = {}
-        for (name, seed), future in work.items():
-            figures = results.setdefault(name, {})[seed] = future.result()
-            print(
-                f"{name:26} seed {seed}  sampled {figures['sampled']:.3f}  greedy {figures['greedy']:.3f}", flush=True
-            )
+        try:
+            for (name, seed), future in work.items():
+                figures = results.setdefault(name, {})[seed] = future.result()
+                scores = f"sampled {figures['sampled']:.3f}  greedy {figures['greedy']:.3f}"
+                print(f"{name:26} seed {seed}  {scores}", flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # or every arm would try the warm start that has failed
+            raise
     return {name: results[name] for name in names}
 
 
@@ -316,12 +320,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
-    parser.add_argument("--arms", nargs="*", help="only these, and nothing is written to docs/")
+    parser.add_argument("--arms", nargs="+", help="only these, and nothing is written to docs/")
     arguments = parser.parse_args()
     study = STUDIES[arguments.study]
+    if arguments.jobs < 1:
+        parser.error("--jobs must be at least 1")
     if arguments.arms:
+        if unknown := [name for name in arguments.arms if name not in study.arms]:
+            parser.error(f"no arm {unknown[0]!r}: one of {', '.join(study.arms)}")
         study = dataclasses.replace(study, arms={name: study.arms[name] for name in arguments.arms}, reference="")
-    results = run_study(study, ROOT / "out/study", arguments.jobs)
+    folder = ROOT / "out/study" / (arguments.study if study.common else "")
+    results = run_study(study, folder, arguments.jobs)
     text = table(study, results)
     print(f"\n{text}")
     if not arguments.arms:

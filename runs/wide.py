@@ -1,6 +1,6 @@
 """The whole way on 51 tasks: base -> warm start -> GRPO on 34 of the training split, judged on these and on 17 unseen.
 
-    python runs/wide.py [--out out/wide] [--trajectories 12000] [--steps 80] [--threads 1]
+    python runs/wide.py [--out out/wide] [--trajectories 12000] [--steps 80]
 
 The scripted teacher of the demo with the programs of wide_programs.py, the embedded base model, replies of up to 400
 tokens. The unseen tasks are those of the test split for which the teacher has programs too: they could be done. Goes on
@@ -55,11 +55,12 @@ def main() -> None:
     options = parser.parse_args()
     out, seed = options.out.absolute(), str(options.seed)
     out.mkdir(parents=True, exist_ok=True)
-    tasks, done = parts(), {}
+    tasks, done, so_far = parts(), {}, [options.model]
     print({part: len(names) for part, names in tasks.items()}, flush=True)
 
     def stage(name: str, key: str, work) -> None:
-        done[name] = done_once(out / f"{name}.json", key, work)
+        so_far.append(key)  # a stage stands on all that came before it
+        done[name] = done_once(out / f"{name}.json", "\n".join(so_far), work)
         print(f"{name}: {json.dumps({k: v for k, v in done[name].items() if k not in ('key', 'results')})}", flush=True)
 
     def run(name: str, script: str, *flags: str) -> None:

@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from accelerate import PartialState
@@ -119,6 +120,34 @@ def test_uniform_draws_as_ever():
     """The default is the Bag of old, seed and all: else every figure of the docs is of another run."""
     bag, now = Bag(POOL, 1), made("uniform", "")
     assert [bag.take(5) for _ in range(20)] == [now.take(5, step) for step in range(20)]
+
+
+@pytest.mark.parametrize("steps", [4, 5, 6, 9, 40])
+def test_every_stage_comes_and_none_twice(twice, steps):
+    """Quarters rounded up leave no step for the last stage of a short run; and a finished run that is made twice as
+    long is in the third of its longer stages, which it has left behind."""
+
+    def stages(curriculum: Curriculum, since: int, steps: int) -> list[int]:
+        return [curriculum.take(4, step) and curriculum.metrics()["stage"] for step in range(since, steps)]
+
+    short, longer = made("potential", twice, steps=steps), made("potential", twice, steps=2 * steps)
+    seen = stages(short, 0, steps)
+    assert seen == sorted(seen) and set(seen) == {1, 2, 3, 4}
+    longer.restore(json.loads(json.dumps(short.state())))
+    assert stages(longer, steps, 2 * steps) == [4] * steps
+
+
+def test_what_a_curriculum_does_not_go_on_with(twice, tmp_path):
+    """The same numbers of problems in another pool are other problems; and a curriculum that is switched on by a
+    resumed run did nothing until its next stage."""
+    state = made("online", twice).state()
+    with pytest.raises(UserError, match="the curriculum was online by edges: resume with the same --curriculum"):
+        made("potential", twice).restore(state)
+    with pytest.raises(UserError, match="the curriculum was online by edges"):
+        made("online", twice, groups="quantiles").restore(state)
+    arguments = CurriculumArguments(curriculum="online", measured=twice)
+    with pytest.raises(UserError, match="the pool of problems is another"):
+        Curriculum(POOL[::-1], arguments, 1, 40, 4).restore(state)
 
 
 def test_a_stage_that_is_too_small_borrows(tmp_path):
@@ -251,8 +280,50 @@ def test_styles_share_the_answers(warm, tmp_path):
         assert record["right"] == sum(right for right, _ in record["styles"].values()) and record["samples"] == 4
 
 
+def test_answers_that_the_sandbox_failed_are_none(monkeypatch):
+    """A problem that is always right has the largest potential of all, where half of its answers were lost to a machine
+    without processes; and is never measured again."""
+
+    def episode(index: int, correct: bool, finish: str = "answer") -> SimpleNamespace:
+        return SimpleNamespace(problem=POOL[index], correct=correct, finish=finish)
+
+    half = [episode(0, True)] * 2 + [episode(0, False, "sandbox_error")] * 2
+    lost = [episode(1, False, "sandbox_error")] * 4
+    arguments = SimpleNamespace(samples=4, temperature=1.0, deterministic=True)
+    (record,) = measure.asked({"bare": lambda *_: (half + lost, None)}, POOL[:2], arguments, 0, "")
+    assert (record["index"], record["right"], record["samples"], record["potential"]) == (0, 2, 2, 0.0)
+    assert record["styles"] == {"bare": [2, 2]}
+
+
+def test_pools_may_grow(warm, tmp_path, monkeypatch):
+    """Problems that come to a measured pool: a chunk that was known in part stood in the file twice."""
+    monkeypatch.setattr(measure, "CHUNK", 3)
+    lines = [json.dumps({"question": f"{i}?", "answer": str(i)}) for i in range(7)]
+    counts = []
+    for size in (6, 7):
+        (tmp_path / "my.jsonl").write_text("\n".join(lines[:size]))
+        file = measure.measure(settings_of(warm, tmp_path / "own", tasks=str(tmp_path / "my.jsonl"), samples=2))
+        counts.append([record["index"] for record in records(file)])
+    assert len(counts[0]) % 3 and counts[1] == [*counts[0], 6]
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # whole runs
+
+
+def test_training_tells_the_curriculum_of_outcomes_only(file, warm, tmp_path, monkeypatch):
+    """Episodes that the sandbox failed, taken for wrong answers, make of an easy problem one with much to learn."""
+    real, told = grpo.sample, []
+
+    def sample(*arguments):
+        episodes, stats = real(*arguments)
+        episodes[0].finish, episodes[0].correct = "sandbox_error", False
+        return episodes, stats
+
+    monkeypatch.setattr(grpo, "sample", sample)
+    monkeypatch.setattr(Curriculum, "observe", lambda self, outcomes: told.append(len([*outcomes])))
+    grpo.main(flags(warm, tmp_path / "run", "--curriculum", "online", "--measured", str(file)))
+    assert told == [11, 11, 11]
 
 
 def test_a_staged_run_with_refills_goes_on(file, warm, tmp_path):

@@ -72,6 +72,7 @@ def test_signs_of_reward_hacking_are_said_once(later, said):
     (line,) = watched(*[step()] * 6, *[step(**later)] * 12)
     assert line.startswith("warning: ") and said in line
     assert watched(*[step()] * 18) == []
+    assert Guards([step()] * 6 + [step(**later)] * 12).look(step(**later)) == []  # said before it was resumed
 
 
 def test_held_out_accuracy_that_falls_is_said():

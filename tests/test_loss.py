@@ -1,5 +1,6 @@
 """Advantages, weights and losses: by hand, against loops over the papers' equations, and against TRL's figures."""
 
+import dataclasses
 import json
 import math
 from itertools import chain
@@ -7,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from accelerate import PartialState
 from conftest import episode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from cli import parse_arguments
 from grpo import GRPOArguments, judge
 from loss import ADVANTAGES, PRESETS, LossArguments, Tokens, group_advantages, policy_loss, token_weights
 from rollout import Episode
@@ -288,6 +291,16 @@ def test_presets_are_what_their_papers_say(preset):
     torch.testing.assert_close(log_probs.grad, torch.cat(slopes), rtol=1e-4, atol=1e-7)
     # Bounds that never hold would be tested by nothing: CISPO's is the only one beyond these tokens' reach.
     assert (measured["clip_fraction"].mean() > 0.1) == (preset != "cispo")
+
+
+def test_another_preset_takes_a_files_choices_along(tmp_path, monkeypatch):
+    """A run folder's own file holds every choice: they made of --preset gspo the DAPO of before, under GSPO's name."""
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(dataclasses.asdict(GRPOArguments(preset="dapo", seed=3))))
+    made = parse_arguments(GRPOArguments, [str(path), "--preset", "gspo", "--kl", "0.5"])
+    assert {name: getattr(made, name) for name in PRESETS["gspo"]()} == PRESETS["gspo"]() | {"kl": 0.5}
+    assert made.seed == 3
+    assert parse_arguments(GRPOArguments, [str(path), "--seed", "4"]).aggregation == "token"
 
 
 @pytest.mark.parametrize("name", json.loads(STORED.read_text())["results"])

@@ -176,8 +176,20 @@ def test_what_cannot_be_resumed(warm, tmp_path):
     """Another pool would draw other problems than the state says; where there is nothing, the run starts."""
     out = tmp_path / "run"
     grpo.main(flags(warm, out, "--steps", "1", "--resume"))
-    with pytest.raises(UserError, match="the pool has 7 problems and had 6: resume with the same --tasks"):
+    with pytest.raises(UserError, match="the pool of problems is another: resume with the same --tasks"):
         grpo.main(flags(warm, out, "--resume", "--problems_per_task", "7"))
+
+
+def test_a_resumed_run_needs_no_warm_start(warm, tmp_path, monkeypatch):
+    """The default warm start, trained again for minutes because its folder was cleared away: the run stands on its own
+    checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(warm, grpo.WARM_START)
+    grpo.main(flags(grpo.WARM_START, "run", "--steps", "1"))
+    shutil.rmtree("out")
+    monkeypatch.setattr(sft, "train", lambda arguments: pytest.fail("trains a warm start"))
+    grpo.main(flags(grpo.WARM_START, "run", "--resume"))
+    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == STEPS
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(warm, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from cli import ROOT
 sys.path.insert(0, str(ROOT / "runs"))
 import sft_study
 import study
+import wide
 from study import BASE, WARM, Runs, Study, cpu_seconds, done_once, figure, mean_and_half_width, run_study, table
 
 from tasks import problems
@@ -94,6 +95,42 @@ def test_warm_starts_are_shared_and_arms_start_from_their_own(tmp_path, monkeypa
     before = len(commands)
     Runs(some, tmp_path).arm("a", 3)
     assert len(commands) == before
+
+
+def test_a_warm_start_that_fails_ends_the_study(tmp_path, monkeypatch):
+    """Every arm of every seed tried it again, for hours, before a line said why."""
+    calls = []
+
+    def fake(command, log):
+        calls.append(command)
+        raise SystemExit("no room")
+
+    monkeypatch.setattr(study, "cpu_seconds", fake)
+    some = Study({f"arm {i}": "" for i in range(50)}, seeds=(3, 4))
+    with pytest.raises(SystemExit, match="no room"):
+        run_study(some, tmp_path, jobs=2)
+    assert len(calls) < 10
+
+
+def test_a_stage_of_the_wide_run_stands_on_those_before_it(tmp_path, monkeypatch, capsys):
+    """Tables of 80 steps printed as those of 160: the evaluation's own command had not changed."""
+    ran = []
+
+    def fake(command, log):
+        ran.append(command[command.index("--out") + 1].rsplit("/")[-1])
+        log.write_text("sampled  \n")
+        return 1.0
+
+    monkeypatch.setattr(wide, "cpu_seconds", fake)
+    monkeypatch.setattr(wide, "teach", lambda *_: ran.append("teacher") or {})
+    stages = ["teacher", "sft", "grpo", "evaluation-train", "evaluation-test"]
+    changes = {"--steps 3": 2, "--epochs 1 --steps 3": 1, "--trajectories 9": 0, "--trajectories 9 --model x": 0}
+    for flags, first in {"": 0, **changes}.items():
+        for expected in (stages[first:], []):
+            ran.clear()
+            monkeypatch.setattr(sys, "argv", ["wide.py", "--out", str(tmp_path / "out"), *flags.split()])
+            wide.main()
+            assert ran == expected
 
 
 def test_cpu_time_counts_children_and_failures_name_their_log(tmp_path):
