@@ -105,7 +105,7 @@ class Remote:
         used = Usage()
 
         async def ask(_: str, messages: list[dict[str, str]]) -> Reply:
-            reply = await self.endpoint.chat(self.label, messages, mode.temperature, self.max_tokens)
+            reply = await self.endpoint.chat(self.label, messages, mode.temperature, self.max_tokens, mode.top_p)
             used.add(reply.usage)
             self.usage.add(reply.usage)
             return reply
@@ -135,7 +135,7 @@ async def judged(
         problem = problems[record["task"], record["index"]]
         right = answer is not None and await asyncio.to_thread(is_right, problem, answer, executor)
         where = ("model", "decoding", "task", "index", "sample")
-        return {name: record[name] for name in where} | {"judge_answer": answer, "judged": bool(right)}
+        return {name: record[name] for name in where} | {"judge": judge, "judge_answer": answer, "judged": bool(right)}
 
     tasks = [asyncio.create_task(one(record)) for record in records]
     try:

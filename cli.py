@@ -281,8 +281,8 @@ def in_one_line(error: Exception) -> str:
 
 
 def append_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Appends to a .jsonl file. Whole lines or nothing: they go in one write, which no signal can cut, and what a full
-    disk has cut is taken back."""
+    """Appends to a .jsonl file. Whole lines or nothing: they go in one write, which no signal but SIGKILL can cut, and
+    what a full disk has cut is taken back."""
     data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
     with writing(path), path.open("ab", buffering=0) as file:
         start = file.seek(0, os.SEEK_END)
@@ -380,7 +380,9 @@ class Run:
         for path in (self.folder / "metrics.jsonl", self.folder / "episodes.jsonl"):
             if path.exists():
                 with path.open(encoding="utf-8") as file:
-                    write_whole(path, (line for line in file if json.loads(line)["step"] < step))
+                    write_whole(
+                        path, (line for line in file if line.endswith("\n") and json.loads(line)["step"] < step)
+                    )
         before = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
         other = [f"{k} {v} (was {before.get(k)})" for k, v in values.items() if v != before.get(k) and k != "resume"]
         print(f"{self.folder} goes on after step {step}" + (f", with {', '.join(other)}" if other else ""), flush=True)

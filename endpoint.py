@@ -43,15 +43,20 @@ class Reply(NamedTuple):
     usage: Usage
 
 
+def check_key(base_url: str) -> None:
+    """UserError if OpenAI's own endpoint is meant and there is no key: to be asked before anything is computed."""
+    if not (os.environ.get("OPENAI_API_KEY") or base_url):
+        raise UserError("OPENAI_API_KEY is not set; for another endpoint than OpenAI's give --base_url")
+
+
 class Endpoint:
     """At most `concurrency` calls at a time. To be used within one event loop, and closed."""
 
     def __init__(
         self, base_url: str = "", concurrency: int = 16, timeout: float = 120.0, first_wait: float = FIRST_WAIT
     ):
+        check_key(base_url)
         key = os.environ.get("OPENAI_API_KEY", "")
-        if not (key or base_url):
-            raise UserError("OPENAI_API_KEY is not set; for another endpoint than OpenAI's give --base_url")
         self.where = base_url or "the OpenAI API"
         self.client = openai.AsyncOpenAI(
             api_key=key or "none", base_url=base_url or None, timeout=timeout, max_retries=0
@@ -61,15 +66,17 @@ class Endpoint:
     async def close(self) -> None:
         await self.client.close()
 
-    async def chat(self, model: str, messages: list[dict[str, str]], temperature: float, max_tokens: int) -> Reply:
+    async def chat(
+        self, model: str, messages: list[dict[str, str]], temperature: float, max_tokens: int, top_p: float = 1.0
+    ) -> Reply:
         """The model's next message. UserError where trying again would not help, or has not."""
-        retries = 0
+        retries, more = 0, {"top_p": top_p} if top_p < 1 else {}
         async with self.slots:
             while True:
                 wait = min(LONGEST_WAIT, FIRST_WAIT * 2**retries) * random.uniform(0.5, 1.5)
                 try:
                     found = await self.client.chat.completions.create(
-                        model=model, messages=messages, temperature=temperature, max_tokens=max_tokens
+                        model=model, messages=messages, temperature=temperature, max_tokens=max_tokens, **more
                     )
                     return _reply(found, retries)
                 except openai.APIStatusError as error:

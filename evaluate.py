@@ -30,7 +30,7 @@ from answering import Done, Mode, Remote, from_checkpoint, judged, key
 from checkpoint import load_bundle, write_whole
 from cli import Run, UserError, check_arguments, parse_arguments, read_records, run_main, user_input
 from conversation import STYLES
-from endpoint import Endpoint
+from endpoint import Endpoint, check_key
 from executor import Executor, check_sandbox
 from model import resolve_model
 from rollout import PROMPT_STYLES, Rollout, RolloutArguments, check_prompts
@@ -108,7 +108,8 @@ class EvaluateArguments(RolloutArguments):
 
     def asked_in(self) -> list[str]:
         """The prompt styles, "" for the model's own."""
-        return [name for part in self.styles.split(",") if (name := part.strip())] or [self.prompt_style]
+        named = dict.fromkeys(name for part in self.styles.split(",") if (name := part.strip()))
+        return [*named] or [self.prompt_style]
 
     def modes(self) -> list[Mode]:
         """All ways of asking. With a single style they are called "sampled" and "greedy"."""
@@ -153,13 +154,16 @@ def table(results: dict[str, dict[str, dict]], decoding: str) -> str:
     """One decoding's accuracy with its 95 % interval per task, per group of tasks and overall, and how it came about: a
     column per model. `results`: model -> decoding -> figures."""
     chosen = {model: decodings[decoding] for model, decodings in results.items() if decoding in decodings}
-    names, groups = ([*next(iter(chosen.values()))[part]] for part in ("tasks", "groups"))
+    # Of all models: one that was interrupted has answered fewer tasks.
+    names, groups = ([*dict.fromkeys(n for f in chosen.values() for n in f[part])] for part in ("tasks", "groups"))
     width = max(18, *(len(model) + 2 for model in chosen))
     margin = max(28, *(len(name) + 2 for name in names))
     overall = [f["overall"] for f in chosen.values()]
     passes = sorted({n for f in overall for n in f if n.startswith("pass@")}, key=lambda n: int(n.split("@")[1]))
 
-    def accuracy(summary: dict, interval: str = "interval") -> str:
+    def accuracy(summary: dict | None, interval: str = "interval") -> str:
+        if summary is None:
+            return ""
         low, high = summary[interval]
         return f"{summary['accuracy']:.3f} ({low:.2f}-{high:.2f})"
 
@@ -174,9 +178,9 @@ def table(results: dict[str, dict[str, dict]], decoding: str) -> str:
         [
             row(decoding, chosen),
             rule,
-            *(row(name, (accuracy(f["tasks"][name]) for f in chosen.values())) for name in names),
+            *(row(name, (accuracy(f["tasks"].get(name)) for f in chosen.values())) for name in names),
             rule,
-            *(row(name, (accuracy(f["groups"][name]) for f in chosen.values())) for name in groups),
+            *(row(name, (accuracy(f["groups"].get(name)) for f in chosen.values())) for name in groups),
             row("all tasks", map(accuracy, overall)),
             *([row("  as if of other tasks", (accuracy(f, "interval_tasks") for f in overall))] if names[1:] else []),
             *(row(name, (figure(name, f) for f in overall)) for name in passes),
@@ -294,8 +298,10 @@ def weights_of(name: str) -> str:
 def named(arguments: EvaluateArguments) -> dict[str, str]:
     """The checkpoints by the names that they go by in tables."""
     models = {name.removeprefix("out/").removesuffix("/checkpoint"): name for name in arguments.model}
-    if len(models) < len(arguments.model):
+    if len(models) < len(arguments.model) or models.keys() & {*arguments.api_model}:
         models = {name: name for name in arguments.model}
+    if both := models.keys() & {*arguments.api_model}:
+        raise UserError(f"{min(both)} is a --model and an --api_model: their replies would be one column")
     if not models and not arguments.api_model:
         models = {label: name for label, name in EMBEDDED_STAGES.items() if Path(name).exists()}
         if not models:
@@ -328,7 +334,7 @@ class Evaluation:
         )
         self.records: list[Record] = []
         self.speed: dict[str, dict[str, dict[str, float]]] = {}  # model -> decoding -> RolloutStats.rates
-        known = {label: weights_of(name) for label, name in models.items()}
+        known, before = {label: weights_of(name) for label, name in models.items()}, {}
         path = self.run.folder / "models.json"
         if arguments.resume and path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -338,7 +344,7 @@ class Evaluation:
                 )
         PartialState().wait_for_everyone()  # all have looked before anybody writes
         if self.run.main:
-            write_whole(path, [json.dumps(known, indent=1), "\n"])
+            write_whole(path, [json.dumps(before | known, indent=1), "\n"])
         labels = {*models, *arguments.api_model}
         self.records = [r for r in self.stored("episodes.jsonl") if r["model"] in labels]
         self.done: Done = {key(record) for record in self.records}
@@ -353,8 +359,10 @@ class Evaluation:
         return read_records(self.run.folder / name)
 
     def keep(self, records: list[Record]) -> None:
-        """Remembers replies and stores them, on the main process."""
+        """Remembers replies and stores them, on the main process, but for those of a batch that were there already."""
         if self.run.main:
+            records = [record for record in records if key(record) not in self.done]
+            self.done.update(map(key, records))
             self.records += records  # first: what cannot be stored is shown all the same
             self.run.append("episodes.jsonl", records)
 
@@ -379,7 +387,7 @@ class Evaluation:
         arguments = self.arguments
         endpoint = Endpoint(arguments.base_url, arguments.concurrency, arguments.request_timeout)
         try:
-            for label in arguments.api_model:
+            for label in dict.fromkeys(arguments.api_model):
                 remote = Remote(label, endpoint, executor, arguments.max_code_runs, arguments.max_turn_tokens)
                 for mode in self.modes:
                     mode = mode._replace(style=mode.style or "free")
@@ -395,9 +403,12 @@ class Evaluation:
 
     async def ask_judge(self, executor: Executor) -> None:
         """Has the judge look at the replies in which the rules found no answer, and marks every reply as `judged`."""
-        arguments, verdicts = self.arguments, {key(r): r for r in self.stored("judged.jsonl")}
+        arguments = self.arguments
+        stored = read_records(self.run.folder / "judged.jsonl") if arguments.resume else []
+        verdicts = {key(r): r for r in stored if r["judge"] == arguments.judge}
         endpoint = Endpoint(arguments.base_url, arguments.concurrency, arguments.request_timeout)
-        left = [r for r in self.records if r["answer"] is None and key(r) not in verdicts]
+        silent = (r for r in self.records if r["answer"] is None and (r["task"], r["index"]) in self.problems)
+        left = [r for r in silent if key(r) not in verdicts]
         try:
             async for found in judged(left, self.problems, arguments.judge, endpoint, executor, True):
                 self.run.append("judged.jsonl", [found])
@@ -410,9 +421,11 @@ class Evaluation:
     def results(self) -> dict[str, dict[str, dict]]:
         """Figures by model and decoding, of what is there."""
         by: dict[tuple[str, str], list[Record]] = {}
-        for record in self.records:
-            if (record["task"], record["index"]) in self.problems:
-                by.setdefault((record["model"], record["decoding"]), []).append(record)
+        place = {problem: number for number, problem in enumerate(self.problems)}
+        asked = [r for r in self.records if (r["task"], r["index"]) in place]
+        # Those of an API come in the order in which they were done.
+        for record in sorted(asked, key=lambda r: (place[r["task"], r["index"]], r["sample"])):
+            by.setdefault((record["model"], record["decoding"]), []).append(record)
         groups = groups_of(list(dict.fromkeys(problem.task for problem in self.drawn)))
         found: dict[str, dict[str, dict]] = {}
         for label in (*self.models, *self.arguments.api_model):
@@ -448,6 +461,8 @@ def main(argv: list[str] | None = None) -> None:
     state = start_processes()
     if arguments.api_model and state.num_processes > 1:
         raise UserError("an API model is asked by one process: start it with python")
+    if arguments.api_model or arguments.judge:
+        check_key(arguments.base_url)
     Run.check(arguments.out)
     check_sandbox(arguments.best_effort)
     models = named(arguments)

@@ -58,6 +58,31 @@ def bootstrap(tasks: Sequence[Sequence[float]], seed: int = 0, resample_tasks: b
     return float(low), float(high)
 
 
+def hull(one: Interval, other: Interval) -> Interval:
+    """The least interval with both inside."""
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def mean_interval(tasks: Sequence[Sequence[float]], seed: int = 0, resample_tasks: bool = False) -> Interval:
+    """The 95 % interval of a mean over tasks of shares: the bootstrap's, and Wilson's over all problems besides, since
+    the bootstrap of problems that are nearly all right, or all wrong, has no width."""
+    shares = [statistics.fmean(task) for task in tasks]
+    count = sum(map(len, tasks))
+    low, high = hull(bootstrap(tasks, seed, resample_tasks), wilson(statistics.fmean(shares) * count, count))
+    return max(0.0, low), min(1.0, high)
+
+
+def difference_interval(tasks: Sequence[Sequence[float]], seed: int = 0) -> Interval:
+    """The same for a mean of paired differences, with the interval of Agresti and Min (2005) over all pairs, which adds
+    half a pair to each outcome, in Wilson's place."""
+    pairs = [difference for task in tasks for difference in task]
+    count = len(pairs) + 2
+    mean = sum(pairs) / count
+    half = 1.959964 * math.sqrt(((sum(d * d for d in pairs) + 1) / count - mean * mean) / count)
+    low, high = hull(bootstrap(tasks, seed), (mean - half, mean + half))
+    return max(-1.0, low), min(1.0, high)
+
+
 def sign_test(won: int, lost: int) -> float:
     """The two-sided p-value of so many problems won and lost if either were as likely: the exact form of McNemar's test
     (1947)."""
@@ -190,8 +215,8 @@ def of_tasks(records: Sequence[Record], seed: int = 0) -> dict[str, Any]:
         if name not in ("interval", "problems", "samples") and all(name in task for task in single)
     }
     values = [[share(replies, lambda r: r["correct"]) for replies in by_problem(of).values()] for of in tasks.values()]
-    figures["interval"] = [*bootstrap(values, seed)]
-    figures["interval_tasks"] = [*bootstrap(values, seed, resample_tasks=True)]
+    figures["interval"] = [*mean_interval(values, seed)]
+    figures["interval_tasks"] = [*mean_interval(values, seed, resample_tasks=True)]
     figures["tasks"], figures["problems"] = len(single), sum(task["problems"] for task in single)
     figures["samples"] = min(task["samples"] for task in single)
     return figures
@@ -238,13 +263,13 @@ def compare(one: Sequence[Record], other: Sequence[Record], seed: int = 0) -> di
         "problems": sum(map(len, pairs.values())),
         "left_out": len(first.keys() ^ second.keys()),
         "difference": statistics.fmean(map(statistics.fmean, differences.values())) if differences else 0.0,
-        "interval": [*bootstrap([*differences.values()], seed)] if differences else [0.0, 0.0],
+        "interval": [*difference_interval([*differences.values()], seed)] if differences else [-1.0, 1.0],
         "tasks": {
             task: {
                 "before": statistics.fmean(before for _, before, _ in rows),
                 "after": statistics.fmean(after for _, _, after in rows),
                 "difference": statistics.fmean(differences[task]),
-                "interval": [*bootstrap([differences[task]], seed)],
+                "interval": [*difference_interval([differences[task]], seed)],
                 "problems": len(rows),
             }
             for task, rows in pairs.items()

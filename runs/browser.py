@@ -187,6 +187,7 @@ def main() -> None:
     if not arguments.page.is_file():
         raise SystemExit(f"browser.py: there is no page {arguments.page}")
     folder = arguments.out or arguments.page.parent
+    folder.mkdir(parents=True, exist_ok=True)
     if found := look(arguments.page, folder, arguments.height):
         raise SystemExit("\n".join(found))
     print(f"nothing to complain of; screenshots: {', '.join(str(folder / f'{name}.png') for name in VIEWS)}")

@@ -23,6 +23,7 @@ class ChatServer(ThreadingHTTPServer):
         self.model, self.faults, self.delay = model, faults, delay
         self.lock = threading.Lock()
         self.asked, self.answered, self.failed = Counter(), Counter(), Counter()
+        self.requests: list[dict] = []
         self.used: dict[str, tuple[int, int]] = {}  # tokens of prompt and reply, by the text of the request
         self.busy = self.most_busy = 0
 
@@ -53,6 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         request, server = json.loads(body), self.server
         text = json.dumps([request["model"], request["messages"], request["temperature"]])
         with server.lock:
+            server.requests.append(request)
             server.asked[text] += 1
             tried = server.asked[text]
             server.busy += 1

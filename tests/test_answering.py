@@ -1,6 +1,8 @@
 """Evaluations that are interrupted, of API models over real HTTP with faults, with a judge, and compared."""
 
+import asyncio
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from cli import UserError
 from evaluate import comparison
 
 QUESTIONS = {problem.question: problem for problem in tasks.problems("gcd", "test", 12)}
+OTHERS = {problem.question: problem for problem in tasks.problems("lcm", "test", 12)}
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +80,7 @@ def test_an_evaluation_goes_on(whole, warm, tmp_path, monkeypatch, capsys):
     text = (out / "episodes.jsonl").read_text().replace(f'"{model}"', f'"{label}"')
     assert text == (whole / "episodes.jsonl").read_text()
     lines = (out / "episodes.jsonl").read_text().splitlines(keepends=True)
-    (out / "episodes.jsonl").write_text("".join(lines[:9]) + lines[9][:40])
+    (out / "episodes.jsonl").write_text("".join(lines[:10]) + lines[10][:40])  # within a batch
     (out / "evaluation.json").unlink()
     asked = []
     rollout = evaluate.Rollout.__call__
@@ -87,6 +90,7 @@ def test_an_evaluation_goes_on(whole, warm, tmp_path, monkeypatch, capsys):
     assert [list(groups) for groups in asked] == [[3, 4, 5], [6], [0, 1, 2], [3, 4, 5], [6]]
     kept, whole_results = (next(iter(results(folder).values())) for folder in (out, whole))
     assert kept == whole_results
+    evaluate.main([*flags(warm, out, "--resume")])  # another model, which must not make it forget the first
     with pytest.raises(UserError, match="was begun with --samples 3"):
         evaluate.main([*flags(model, out, "--resume"), "--samples", "2"])
     weights = tmp_path / "model/model.safetensors"
@@ -119,7 +123,7 @@ def model(messages: list[dict]) -> str:
     if asked.startswith("Somebody was asked"):
         assert "It must be" in asked
         return f"<<<{asked.rsplit('It must be ', 1)[1].split('.')[0]}>>>"
-    problem = next(problem for question, problem in QUESTIONS.items() if question in asked)
+    problem = next(problem for question, problem in (QUESTIONS | OTHERS).items() if question in asked)
     if problem.index % 3 == 0:
         return f"It must be {problem.answer if problem.index % 2 else 'none'}."
     if "do not write code" in asked:
@@ -181,12 +185,83 @@ def test_a_judge_reads_what_the_rules_cannot(tmp_path, capsys):
         evaluate.main(api(server, tmp_path / "run", "--judge", "judge", "--resume"))
         assert sum(server.answered.values()) == before
         assert results(tmp_path / "run")["other"]["sampled"]["overall"]["judged"] == overall["judged"]
+        # Another judge is asked, and its verdicts are its own.
+        evaluate.main(api(server, tmp_path / "run", "--judge", "stricter", "--resume"))
+        assert sum(server.answered.values()) == before + len(verdicts)
+        assert [v["judge"] for v in records(tmp_path / "run/judged.jsonl")[len(verdicts) :]] == ["stricter"] * len(
+            verdicts
+        )
+        # What is stored of a problem that is not asked any more is nobody's to judge.
+        flags = [*api(server, tmp_path / "run", "--judge", "third", "--resume"), "--problems_per_task", "12"]
+        asked = sum(server.answered.values())
+        stored = records(tmp_path / "run/episodes.jsonl")
+        (tmp_path / "run/episodes.jsonl").write_text(
+            "".join(json.dumps(r | ({"index": 1} if r["answer"] is None else {})) + "\n" for r in stored)
+        )
+        evaluate.main(flags)
+        new = records(tmp_path / "run/episodes.jsonl")[len(stored) :]
+        assert sum(server.answered.values()) > asked and len(new) == len(verdicts)
+        assert {v["index"] for v in records(tmp_path / "run/judged.jsonl") if v["judge"] == "third"} == {
+            p.index for p in silent
+        }
+
+
+def test_an_api_that_runs_out_shows_what_there_is(tmp_path, capsys):
+    """A KeyError from the table in place of the line that says why: the second model has answered fewer tasks."""
+    with ChatServer(model) as server:
+        real = answering.Remote._reply
+
+        async def reply(self, mode, id, problem, sample):
+            if self.label == "b" and problem.task == "lcm":
+                raise UserError("no credit is left")
+            return await real(self, mode, id, problem, sample)
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="no credit is left"):
+            patch.setattr(answering.Remote, "_reply", reply)
+            evaluate.main([*api(server, tmp_path / "run", "--api_model", "a", "b", "--tasks", "gcd,lcm")])
+    said = capsys.readouterr().out
+    row = next(line for line in said.splitlines() if line.startswith("lcm "))
+    assert row.count("(") == 1
+
+
+def test_the_order_of_answers_does_not_matter(tmp_path, monkeypatch):
+    """Tasks in the order in which an API happened to be done: other tables each time, which report.py refuses."""
+    shapes = []
+    for seed in (0, 1):
+        draw, real = random.Random(seed), answering.Remote._reply
+
+        async def reply(self, *arguments, draw=draw, real=real):
+            await asyncio.sleep(draw.random() / 5)
+            return await real(self, *arguments)
+
+        with ChatServer(model) as server, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(answering.Remote, "_reply", reply)
+            out = tmp_path / str(seed)
+            evaluate.main([*api(server, out), "--tasks", "lcm,gcd", "--problems_per_task", "3", "--seed", str(seed)])
+        shapes.append(list(results(out)["other"]["sampled"]["tasks"]))
+    assert shapes == [["lcm", "gcd"]] * 2
+
+
+def test_what_an_api_is_asked_for(tmp_path):
+    """A --top_p that only the configuration knows of, and sampled replies without it as before."""
+    with ChatServer(model) as server:
+        for name, more in (("narrow", ["--top_p", "0.5"]), ("plain", [])):
+            evaluate.main([*api(server, tmp_path / name, *more), "--problems_per_task", "2"])
+            assert {request.get("top_p") for request in server.requests} == ({0.5} if more else {None})
+            server.requests.clear()
 
 
 def test_an_api_that_refuses_ends_in_one_line(tmp_path):
     """A traceback for a key that is missing or a style that there is not."""
     with pytest.raises(UserError, match=r"OPENAI_API_KEY is not set; for another endpoint"):
         evaluate.main(["--api_model", "m", "--tasks", "gcd", "--out", str(tmp_path / "run")])
+    # Before any checkpoint has answered for hours.
+    with pytest.raises(UserError, match=r"OPENAI_API_KEY is not set"):
+        evaluate.main(["--model", "no such folder", "--judge", "m", "--out", str(tmp_path / "run")])
+    with pytest.raises(UserError, match="grpo is a --model and an --api_model: their replies would be one column"):
+        evaluate.main(
+            ["--model", "grpo", "--api_model", "grpo", "--base_url", "http://x", "--out", str(tmp_path / "r")]
+        )
     with pytest.raises(UserError, match="unknown prompt style 'fancy'"):
         evaluate.main(["--api_model", "m", "--tasks", "gcd", "--styles", "fancy", "--out", str(tmp_path / "run")])
 
@@ -211,7 +286,7 @@ def test_two_evaluations_are_compared(whole, warm, tmp_path, capsys):
     assert f"0 became right, {len(lost)} wrong" in greedy and all(f"coin #{index}" in greedy for index in lost)
     sampled = results(whole)[next(iter(results(whole)))]["sampled"]["overall"]["accuracy"]
     assert f"{-sampled:+.3f}" in said
-    assert comparison(str(whole), str(whole)).count("+0.000 to +0.000") == 4
+    assert comparison(str(whole), str(whole)).count("+0.000   -") == 4  # not sure to the last digit
     for bad, message in ((tmp_path, "is no run folder"), (whole.parent, "is no run folder")):
         with pytest.raises(UserError, match=message):
             evaluate.main(["--compare", str(whole), str(bad)])

@@ -89,7 +89,7 @@ def test_everything_arrives_once(taught):
     assert sorted(used) == sorted(server.used.values())
     # On a busy machine a client may hang up on a server that did not mean to be slow.
     retries, meant = sum(call["retries"] for call in calls), sum(server.failed.values())
-    assert meant <= retries <= meant + sum(server.answered.values()) - len(server.answered) + 3
+    assert meant <= retries <= sum(server.asked.values()) - len(calls) + 3  # one may hang up before it is heard
     said = (folder / "summary.txt").read_text()
     assert f"{len(calls):,} calls, {retries:,} made again" in said
     assert (folder / "tasks.svg").read_text().startswith("<?xml")
