@@ -9,9 +9,9 @@
 
 Every model answers the same problems, which no training split contains. Accuracy is correctness alone, the mean of each
 task and then over tasks. Intervals are 95 %: Wilson's (1927) over the problems of one task; of means over tasks, the
-bootstrap over problems within tasks, and a wider one that draws the tasks anew too (scores.py). The run folder holds
-every reply, stored as soon as its batch is done (episodes.jsonl), and all figures (evaluation.json); `--resume` goes on
-after an interruption. Under torchrun the ranks share the problems, and the result is that of one process.
+bootstrap over problems within tasks, and a wider one that draws the tasks anew too, each with Wilson's inside
+(scores.py). The run folder holds every reply, stored as soon as its batch is done (episodes.jsonl), and all figures
+(evaluation.json); `--resume` goes on after an interruption. Under torchrun the ranks share the problems, and the result is that of one process.
 
 Differs from the paper: sampling is at temperature 1, as in training (the paper evaluates at 0.6), beside greedy
 decoding; answers are read by rule, and only `--judge MODEL` has a model look where the rules found none.
