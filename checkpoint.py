@@ -181,9 +181,17 @@ class Checkpoints:
         """What was saved beside weights and optimizer: how far the run was, and what it draws from."""
         return json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
 
-    def save(self, step: int, bundle: Bundle, save_trainer: Callable[[Path], None], state: dict[str, Any]) -> Path:
+    def save(
+        self,
+        step: int,
+        bundle: Bundle,
+        save_trainer: Callable[[Path], None],
+        state: dict[str, Any],
+        best: bool = False,
+    ) -> Path:
         """Writes the checkpoint of this step, on all ranks: `save_trainer` writes each rank's part of what is trained.
-        It takes effect as a whole, when the link `checkpoint` is turned to it; then older ones go."""
+        It takes effect as a whole, when the link `checkpoint` is turned to it (the link `best` before, if it is that);
+        then older ones go."""
         processes, folder = PartialState(), self.path(step)
         if self.last() == folder.resolve():  # nothing has happened since
             return folder
@@ -203,6 +211,8 @@ class Checkpoints:
                     (temporary / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
                     shutil.rmtree(folder, ignore_errors=True)  # the same step, of before an earlier one was resumed
                     temporary.rename(folder)
+                    if best:  # first: a run that is killed here does this step again
+                        self._link("best", folder)
                     self._link("checkpoint", folder)
                     self._prune()
         finally:
@@ -210,10 +220,6 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
         processes.wait_for_everyone()
         return folder
-
-    def mark_best(self, step: int) -> None:
-        """Turns the link `best` to the checkpoint of this step; main process only."""
-        self._link("best", self.path(step))
 
     def _link(self, name: str, folder: Path) -> None:
         temporary = self.run / f".{name}.tmp"

@@ -94,8 +94,9 @@ class UserError(Exception):
     """Something the user can mend; `run_main` prints it as one line."""
 
 
-class Stopped(BaseException):
-    """The signal (SIGINT or SIGTERM) that ends a run; clean-up happens on the way to `run_main`."""
+class Stopped(SystemExit):
+    """The signal (SIGINT or SIGTERM) that ends a run; clean-up happens on the way to `run_main`. A SystemExit, since
+    asyncio logs any other that comes while it calls back, and goes on."""
 
 
 class Signals:
@@ -106,7 +107,9 @@ class Signals:
 
     def arrive(self, number: int, _: Any = None) -> None:
         """The handler of both."""
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+        # A second one ends the process at once; but torchrun passes on what its processes were told too, and ends those
+        # that take too long by itself.
+        signal.signal(number, signal.SIG_IGN if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIG_DFL)
         self.number = number
         if not self.patient:
             raise Stopped(number)
@@ -316,12 +319,16 @@ def remember(folder: Path, arguments: Any, may_change: Iterable[str] = ()) -> No
     file, values = folder / "config.yaml", dataclasses.asdict(arguments)
     folder.mkdir(parents=True, exist_ok=True)
     if file.exists():
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        other = [key for key, value in values.items() if key not in may_change and value != before.get(key)]
-        if other:
-            was = ", ".join(f"--{key} {before.get(key)}" for key in other)
-            raise UserError(f"{folder} was begun with {was}: take that, or another --out")
+        check_same(folder, arguments, values.keys() - {*may_change})
     write_whole(file, [yaml.safe_dump(values, sort_keys=False)])
+
+
+def check_same(folder: Path, arguments: Any, names: Iterable[str]) -> None:
+    """UserError if the run in `folder` was begun with other values of these settings."""
+    before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if other := [name for name in names if getattr(arguments, name) != before.get(name)]:
+        was = ", ".join(f"--{name} {before.get(name)}" for name in other)
+        raise UserError(f"{folder} was begun with {was}: take that, or another --out")
 
 
 class Run:
@@ -420,10 +427,12 @@ class Run:
         """Appends records to a .jsonl file of the run folder; main process only."""
         append_records(self.folder / name, records)
 
-    def save(self, step: int, bundle: Bundle, save_trainer: Callable[[Path], None], **state: Any) -> Path:
-        """Saves a checkpoint of this step, see `Checkpoints.save`; returns the path under which it is found. `state`:
-        what there is to remember beside weights and optimizer, as plain JSON values."""
-        self.checkpoints.save(step, bundle, save_trainer, {"step": step, **state})
+    def save(
+        self, step: int, bundle: Bundle, save_trainer: Callable[[Path], None], better: bool = False, **state: Any
+    ) -> Path:
+        """Saves a checkpoint of this step, `better` than all before or not, see `Checkpoints.save`; returns the path
+        under which it is found. `state`: what there is to remember beside weights and optimizer, as plain JSON."""
+        self.checkpoints.save(step, bundle, save_trainer, {"step": step, **state}, better)
         return self.folder / "checkpoint"
 
 

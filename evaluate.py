@@ -11,7 +11,8 @@ Every model answers the same problems, which no training split contains. Accurac
 task and then over tasks. Intervals are 95 %: Wilson's (1927) over the problems of one task; of means over tasks, the
 bootstrap over problems within tasks, and a wider one that draws the tasks anew too, each with Wilson's inside
 (scores.py). The run folder holds every reply, stored as soon as its batch is done (episodes.jsonl), and all figures
-(evaluation.json); `--resume` goes on after an interruption. Under torchrun the ranks share the problems, and the result is that of one process.
+(evaluation.json); `--resume` goes on after an interruption. Under torchrun the ranks share the problems, and the result
+is that of one process.
 
 Differs from the paper: sampling is at temperature 1, as in training (the paper evaluates at 0.6), beside greedy
 decoding; answers are read by rule, and only `--judge MODEL` has a model look where the rules found none.

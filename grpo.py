@@ -363,10 +363,10 @@ def train(arguments: GRPOArguments) -> Path:
     began = time.perf_counter() - before.get("seconds", 0.0)
     cpu_began = time.process_time() - before.get("cpu", 0.0)
 
-    def save(step: int, drawn_until: dict[str, Any]) -> Path:
+    def save(step: int, drawn_until: dict[str, Any], better: bool = False) -> Path:
         times = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu_began}
         more = {"best": best, "program_cpu": program_cpu, "curriculum": drawn_until, "guards": guards.history}
-        return run.save(step, policy.bundle, policy.save, **times, **more)
+        return run.save(step, policy.bundle, policy.save, better, **times, **more)
 
     folder, saving = run.folder / "checkpoint", 0.0  # seconds of the checkpoint that came before a step
     with arguments.executor() as executor, SIGNALS.waiting():
@@ -421,10 +421,8 @@ def train(arguments: GRPOArguments) -> Path:
                 better = metrics.get("held_out", -1.0) > best
                 best = max(best, metrics.get("held_out", -1.0))
                 saved = time.perf_counter()
-                save(step + 1, curriculum.state())
+                save(step + 1, curriculum.state(), better)
                 saving = time.perf_counter() - saved
-                if better and run.main:
-                    run.checkpoints.mark_best(step + 1)
     if run.main:
         print(f"GRPO done in {time.perf_counter() - began:.0f} s: {folder}")
     return folder

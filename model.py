@@ -335,8 +335,9 @@ def packed_positions(lengths: list[int], device: torch.device | str = "cpu") -> 
 # Hugging Face folders
 
 
-def resolve_model(name: str) -> Path:
-    """The folder of a model given as a folder or as a name on the Hugging Face hub (downloaded on first use).
+def resolve_model(name: str, weights: bool = True) -> Path:
+    """The folder of a model given as a folder or as a name on the Hugging Face hub (downloaded on first use; without
+    `weights`, config.json alone).
 
     Raises FileNotFoundError, in one line that says what to do, for anything that is neither.
     """
@@ -352,7 +353,7 @@ def resolve_model(name: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
-    files = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+    files = ["*.json", "*.safetensors", "*.txt", "*.jinja"] if weights else ["config.json"]
     try:
         # Asked first, since the download has no time limit: behind a firewall it would wait for ever.
         HfApi().model_info(name, timeout=HUB_SECONDS)

@@ -1,7 +1,7 @@
 """What a training will need, before anything is loaded: memory on each GPU, the slots that fit, and the least time a
 step can take.
 
-    python grpo.py runs/grpo-qwen2.5-3b.yaml --plan 8                       # on 8 GPUs; --plan_card names which
+    python grpo.py runs/grpo-qwen2.5-3b.yaml --model runs/shapes/qwen2.5-3b --plan 8     # GPUs; --plan_card: which
 
 Bytes are counted, not estimated, where the code decides them: weights, gradients, optimizer, the copy that generates,
 keys and values; activations by running one layer without data. What kernels and libraries take besides is not known:
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cli import UserError
 from model import Decoder, ModelConfig, load_config, resolve_model
 from slots import slot_bytes
 from training import LOGITS_PER_CHUNK
@@ -119,8 +120,10 @@ def memory(
     reference: bool,
     recompute: bool,
     dtype: torch.dtype = torch.bfloat16,
+    cache_gib: float = 0.0,
 ) -> Memory:
-    """Where `slots` of `slot_tokens` each are wanted on every GPU, and micro-batches have `batch_tokens`."""
+    """Where `slots` of `slot_tokens` each are wanted on every GPU, and micro-batches have `batch_tokens`. `gpus`: among
+    which the weights are sharded. `cache_gib`: what is set apart for keys and values, and kept while updating."""
     total, layer, _ = parameters(config)
     size, output = dtype.itemsize, config.vocab_size * config.hidden_size
     always = {
@@ -140,8 +143,10 @@ def memory(
         "logits of a chunk, and what becomes of them": (size + 8) * LOGITS_PER_CHUNK,
     }
     each = slot_bytes(config, slot_tokens, dtype, torch.device("cuda"))
-    fit = max(0, int(((1 - RESERVE) * card.gib * GIB - sum(always.values())) // each))
-    return Memory(always, {f"keys and values of {min(slots, fit)} slots": min(slots, fit) * each}, update, fit)
+    room = cache_gib * GIB if cache_gib else (1 - RESERVE) * card.gib * GIB - sum(always.values())
+    fit = max(0, int(room // each))
+    cache = {f"keys and values of {min(slots, fit)} slots": min(slots, fit) * each}
+    return Memory(always | cache, {}, update, fit) if cache_gib else Memory(always, cache, update, fit)
 
 
 def least_seconds(
@@ -189,7 +194,9 @@ def report(
 
 def planned(arguments: Any) -> str:
     """What the configuration of a training by grpo.py needs on `arguments.plan` GPUs."""
-    config, gpus = ModelConfig.from_hf(load_config(resolve_model(arguments.model))), arguments.plan
+    config, gpus = ModelConfig.from_hf(load_config(resolve_model(arguments.model, weights=False))), arguments.plan
+    if gpus % arguments.replicas:
+        raise UserError(f"--replicas {arguments.replicas} does not divide the number of GPUs, {gpus}")
     card, episodes = CARDS[arguments.plan_card], arguments.prompts_per_step * arguments.group_size
     # How long replies will be is not known: a quarter of what they may be, on average.
     work = Work(
@@ -197,6 +204,7 @@ def planned(arguments: Any) -> str:
     )
     slots = min(arguments.slots, math.ceil(episodes / gpus))
     slot_tokens, batch = PROMPT_TOKENS + arguments.max_reply_tokens, arguments.micro_batch_tokens
-    need = memory(config, card, gpus, slots, slot_tokens, batch, work.reference, arguments.recompute)
+    shards, cache = gpus // arguments.replicas, arguments.cache_gib
+    need = memory(config, card, shards, slots, slot_tokens, batch, work.reference, arguments.recompute, cache_gib=cache)
     seconds = least_seconds(config, card, gpus, min(slots, max(1, need.slots)), work, arguments.recompute)
     return report(f"{arguments.model} on {gpus} x {arguments.plan_card}, each", need, card, slots, seconds, gpus, work)

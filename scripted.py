@@ -25,7 +25,7 @@ import argparse
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,7 +232,7 @@ def _run(codes: list[str], executor: Executor) -> list[Result]:
     return results
 
 
-def _trajectory(plan: _Plan, results: list[Result]) -> dict[str, Any]:
+def _trajectory(plan: _Plan, results: list[Result], fallible: bool) -> dict[str, Any] | None:
     problem, where = plan.problem, f"{plan.problem.task} {plan.problem.index}, kind {plan.kind}"
     segments = [{"text": problem.question, "source": "prompt"}]
     for turn, (code, result) in enumerate(zip(plan.codes, results, strict=True)):
@@ -249,6 +249,8 @@ def _trajectory(plan: _Plan, results: list[Result]) -> dict[str, Any]:
     segments.append({"text": f"{plan.answer_lead} <<<{answer}>>>", "source": "model"})
     correct = bool(get_task(problem.task).score(problem, answer))
     if plan.kind != "bad" and not correct:
+        if fallible:
+            return None
         raise RuntimeError(f"{where}: answers {answer!r} where {problem.answer!r} is right")
     return {
         "task": problem.task,
@@ -266,13 +268,19 @@ def check_tasks(names: list[str]) -> None:
 
 
 def compose(
-    names: list[str], count: int, seed: int, executor: Executor, mix: Mapping[str, float] = MIX
+    names: list[str],
+    count: int,
+    seed: int,
+    executor: Executor,
+    mix: Mapping[str, float] = MIX,
+    fallible: Container[str] = (),
 ) -> list[dict[str, Any]]:
     """`count` trajectories, the tasks taking turns, on problems of the split "sft".
 
     A task's problems are all different until its pool is used up; then they come again, each time with a fate of
     their own. Raises ValueError on a task without programs, and RuntimeError if a program does not end as its kind
-    demands: such a trajectory would teach something else than it says.
+    demands: such a trajectory would teach something else than it says. Of `fallible` tasks, whose right programs guess
+    wrongly now and then, those trajectories are left out.
     """
     check_tasks(names)
     if unknown := mix.keys() - MIX.keys():
@@ -287,7 +295,8 @@ def compose(
         plans.append(_plan(pools[name][turn % len(pools[name])], mix, rng))
     # What is run is the content of the fence, which ends with a newline: tracebacks show the difference.
     results = iter(_run([code + "\n" for plan in plans for code in plan.codes], executor))
-    return [_trajectory(plan, [next(results) for _ in plan.codes]) for plan in plans]
+    made = [_trajectory(plan, [next(results) for _ in plan.codes], plan.problem.task in fallible) for plan in plans]
+    return [trajectory for trajectory in made if trajectory is not None]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

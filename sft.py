@@ -39,6 +39,7 @@ from cli import (
     TrainingArguments,
     UserError,
     check_arguments,
+    check_same,
     parse_arguments,
     run_main,
     user_input,
@@ -117,6 +118,11 @@ class SFTArguments(TrainingArguments, RolloutArguments):
         check_arguments(self, schedule=SCHEDULES, overlong=("drop", "cut"))
         if self.patience and not (self.validation or self.held_out_problems):
             raise UserError("--patience needs something to measure: --validation or --held_out_problems")
+        if not self.data and self.trajectories < self.batch_size + self.validation and not self.show_mask:
+            raise UserError(
+                f"--trajectories {self.trajectories} is fewer than one batch of {self.batch_size}"
+                + (f" and {self.validation} for validation" if self.validation else "")
+            )
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -156,20 +162,18 @@ def encoded(trajectories: list[Segments], left_out: list[str], bundle: Bundle, a
     while questions and sum(sizes[question] for question in held_out) < arguments.validation:
         held_out.add(questions.pop())
     data = Data([], [], list(left_out))
-    for number, segments in enumerate(trajectories, 1):
+    for segments in trajectories:
         document = tokens_of(segments)
         if (length := len(document[0])) > limit:
             document = shortened(segments) if arguments.overlong == "cut" else None
             what = "dropped" if document is None else f"cut to {len(document[0])}"
-            data.left_out.append(f"trajectory {number}: {length} tokens are more than {limit}: {what}")
+            data.left_out.append(f"{segments[0]['text'][:60]!r}: {length} tokens are more than {limit}: {what}")
         if document is not None:
             (data.validation if segments[0]["text"] in held_out else data.train).append(document)
-    if len(data.train) < arguments.batch_size:
+    if len(data.train) < (least := 1 if arguments.show_mask else arguments.batch_size):
         short = f" of at most {limit} tokens" if data.left_out else ""
         rest = f", after {len(data.validation)} for validation," if data.validation else ""
-        raise UserError(
-            f"{len(data.train)} trajectories{short}{rest} are fewer than one batch of {arguments.batch_size}"
-        )
+        raise UserError(f"{len(data.train)} trajectories{short}{rest} are fewer than one batch of {least}")
     return data
 
 
@@ -258,6 +262,8 @@ def train(arguments: SFTArguments) -> Path:
         if arguments.held_out_problems:
             problems = draw_problems(arguments.tasks, "dev", arguments.held_out_problems)
         last = arguments.resume_from()
+        if last and not arguments.data:
+            check_same(Path(arguments.out), arguments, ("tasks", "trajectories"))  # the teacher has written already
         rate, decay = arguments.learning_rate, arguments.weight_decay
         policy = Policy(str(last or arguments.model), rate, decay, arguments.recompute, arguments.replicas)
         bundle = policy.bundle
@@ -340,9 +346,7 @@ def train(arguments: SFTArguments) -> Path:
             if due or number:
                 policy.sync()
                 state_now = {"seconds": time.perf_counter() - started, "best": best, "stale": stale}
-                run.save(done, bundle, policy.save, **state_now)
-                if better and run.main:
-                    run.checkpoints.mark_best(done)
+                run.save(done, bundle, policy.save, better, **state_now)
             if number and done < total:
                 raise Stopped(number)
     folder = run.folder / "checkpoint"

@@ -49,10 +49,11 @@ from cli import (
 )
 from conversation import BARE, FORMATS, STYLES, Conversation
 from endpoint import Endpoint, Reply, Usage
-from executor import Executor, check_sandbox
+from executor import Executor, SandboxError, check_sandbox
+from rollout import MANY_ERRORS
 from selection import picture, select, summary, usable
 from suites.base import Problem
-from tasks import problems, resolve
+from tasks import problems, resolve_with_data
 from trajectories import write_trajectories
 
 
@@ -146,6 +147,7 @@ class Teacher:
         self.arguments, self.endpoint, self.executor, self.folder = arguments, endpoint, executor, folder
         self.episodes = {record["key"]: record for record in read_records(folder / "episodes.jsonl")}
         self.slots = asyncio.Semaphore(arguments.concurrency)  # of episodes too: begun ones are brought to their end
+        self.answered = self.lost = 0  # episodes of this run, and those that the sandbox failed
         self.usage = Usage()
         for call in read_records(folder / "calls.jsonl"):
             self.usage.add(Usage(1, call["retries"], call["prompt_tokens"], call["completion_tokens"]))
@@ -180,6 +182,13 @@ class Teacher:
                 )
                 how = {"style": attempt.style, "format": attempt.format, "temperature": attempt.temperature}
                 record = {"key": attempt.key, **how, **await conversation.record()}
+            self.answered += 1
+            self.lost += record["finish"] == "sandbox_error"
+            if self.lost > max(MANY_ERRORS, self.answered / 2):
+                raise SandboxError(
+                    f"{self.lost} of {self.answered} episodes were lost to the sandbox, and all were paid for: look at "
+                    "the machine (processes, memory, open files), then start again"
+                )
             if record["finish"] != "sandbox_error":  # else it is asked again, when this is started again
                 append_records(self.folder / "episodes.jsonl", [record])
                 self.episodes[attempt.key] = record
@@ -220,7 +229,8 @@ def plan(names: Sequence[str], arguments: TeacherArguments) -> str:
     least = most = calls_least = calls_most = 0
     for name in names:
         coming = attempts(name, arguments)
-        longest = {"guided": 2 * (arguments.max_code_runs + 2)}
+        # A guided teacher may think aloud as often as it may run programs, and is hinted at every time.
+        longest = {"guided": 4 * (arguments.max_code_runs + 1)}
         fewest = {"guided": 2}
         wave = coming[: wanted(arguments)]
         least, most = least + len(wave), most + len(coming)
@@ -250,7 +260,7 @@ def teach(arguments: TeacherArguments) -> Path:
     """Asks for what is missing, selects, and returns the file of trajectories."""
     folder = Path(arguments.out)
     with user_input():
-        names = resolve(arguments.tasks)
+        names = resolve_with_data(arguments.tasks, "sft")
     if arguments.dry_run:
         print(plan(names, arguments))
         return folder
@@ -271,7 +281,7 @@ def teach(arguments: TeacherArguments) -> Path:
     try:
         with Executor(timeout=arguments.code_timeout, best_effort=arguments.best_effort) as executor:
             teacher = asyncio.run(ask(executor))
-    except (UserError, Stopped):
+    except (UserError, SandboxError, Stopped):
         count = len(read_records(folder / "episodes.jsonl"))
         print(f"\n{count} episodes are kept in {folder}; the same command goes on with them", flush=True)
         raise

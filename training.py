@@ -5,10 +5,13 @@ loss as one process would: the weight of every token is fixed over the global ba
 micro-batches and ranks only add up.
 """
 
+import contextlib
 import dataclasses
+import errno
 import itertools
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +23,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed import init_device_mesh
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -129,7 +133,8 @@ def shard(model: Decoder, replicas: int = 1) -> Decoder:
         dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
     shape = (replicas, state.num_processes // replicas)
     mesh = init_device_mesh(state.device.type, shape, mesh_dim_names=("replicate", "shard")) if replicas > 1 else None
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    # Inputs are not cast: the angles of RoPE stay in fp32, as they are where the copy generates.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     # The embedding goes by itself where it is not the output too: both at once would be the largest part to gather.
     for module in (*model.layers, *([] if model.config.tied else [model.embed_tokens]), model):
         fully_shard(module, mesh=mesh, mp_policy=policy)
@@ -150,6 +155,23 @@ def bit_sums(parameters: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
     integer = {2: torch.int16, 4: torch.int32}[dtype.itemsize]
     local = [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
     return torch.stack([p.detach().to(dtype).view(integer).sum(dtype=torch.int64) for p in local])
+
+
+@contextlib.contextmanager
+def machine_errors(folder: Path) -> Iterator[None]:
+    """Around what torch.distributed.checkpoint does in `folder`: its exception is no Exception, and says of a full disk
+    what its own file format had expected. Raised as the OSError that it stands for, where it is one."""
+    try:
+        yield
+    except CheckpointException as error:
+        for failure, _ in error.failures.values():
+            while failure is not None and not (isinstance(failure, OSError) and failure.errno):
+                failure = failure.__cause__ or failure.__context__
+            if failure is not None:
+                raise OSError(failure.errno, os.strerror(failure.errno), str(folder)) from error
+        if shutil.disk_usage(folder.parent).free < 2**20:  # what failed on another rank comes without its cause
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise RuntimeError(str(error)) from error
 
 
 class Policy:
@@ -188,15 +210,25 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Writes trained weights and optimizer, every rank its part (a collective call)."""
+        fresh = not self.optimizer.state
         state = get_state_dict(self.model, self.optimizer)
-        dcp.save(dict(zip(TRAINED, state, strict=True)), checkpoint_id=folder, no_dist=not dist.is_initialized())
+        if fresh:  # for it to have a state, it was made to take a step without gradients, which must not count
+            for moments in self.optimizer.state.values():
+                moments["step"].zero_()
+        with machine_errors(folder):
+            dcp.save(dict(zip(TRAINED, state, strict=True)), checkpoint_id=folder, no_dist=not dist.is_initialized())
 
     def load(self, folder: Path) -> None:
-        """Reads what `save` wrote, with any number of ranks, and syncs (a collective call)."""
+        """Reads what `save` wrote, with any number of ranks, and syncs (a collective call). What the optimizer was told
+        of, such as its weight decay, stays."""
+        own = [{name: value for name, value in g.items() if name != "params"} for g in self.optimizer.param_groups]
         state = dict(zip(TRAINED, get_state_dict(self.model, self.optimizer), strict=True))
-        dcp.load(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+        with machine_errors(folder):
+            dcp.load(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
         model, optimizer = state.values()
         set_state_dict(self.model, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
         self.sync()
 
     def step(self, learning_rate: float, max_grad_norm: float) -> float:

@@ -33,7 +33,9 @@ ROLES = {
 RESULTS = re.compile(
     r"\s*(?:the )?(?:code |program )?(?:execution|interpreter)(?: results?| outputs?)?\s*:[ \t]*", re.I
 )
-INLINE = re.compile(r"\s*(?:```(?:output|result)\n(.*?)\n?```|<(output|interpreter|result)>(.*?)</\2>)", re.DOTALL)
+INLINE = re.compile(
+    r"\s*(?:```(?:output|result)[ \t]*\r?\n(.*?)\r?\n?```|<(output|interpreter|result)>(.*?)</\2>)", re.DOTALL | re.I
+)
 
 
 class UnusableError(ValueError):
@@ -102,7 +104,8 @@ def _read(record: dict[str, Any]) -> Segments:
 def from_messages(messages: list[tuple[str, Any]]) -> Segments:
     """Segments of a conversation, given as (role, text). A system message goes before the question.
 
-    Raises UnusableError for one with several questions or several programs in a turn, or that ends without the model.
+    Raises UnusableError for one with several questions or several programs in a turn, or that ends without the model,
+    or with a program whose output is missing or cannot be told from the model's words.
     """
     head, segments = "", []
     for role, content in messages:
@@ -113,7 +116,7 @@ def from_messages(messages: list[tuple[str, Any]]) -> Segments:
             source = "observation"
         before = segments[-1]["source"] if segments else ""
         if source == "system" and not segments:
-            head = text.rstrip() + "\n\n"
+            head += text.rstrip() + "\n\n" if text.strip() else ""
         elif source == "user" and not segments:
             segments.append({"text": head + text, "source": "prompt"})
         elif source == "model" and before in ("prompt", "observation"):
@@ -130,6 +133,9 @@ def from_messages(messages: list[tuple[str, Any]]) -> Segments:
             raise UnusableError(f"a message of {role!r} behind {before or 'nothing'}")
     if not segments or segments[-1]["source"] != "model":
         raise UnusableError("the last word is not the model's")
+    # What looks like its output would be trained on as the model's own words.
+    if (event := first_event(segments[-1]["text"])) and event[0] == "code":
+        raise UnusableError("a program at the end whose output is not set apart")
     return segments
 
 

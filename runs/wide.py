@@ -25,6 +25,7 @@ from trajectories import write_trajectories
 
 # Fewer guesses and more right programs than in the demo: forty tasks take longer to tell apart than eleven.
 MIX = {"ok": 0.4, "text": 0.25, "bad": 0.15, "bug": 0.2}
+FALLIBLE = {"caesar_cipher"}  # its program guesses the key from the frequencies of letters: wrong in 1 of 100 texts
 REPLY = ("--max_reply_tokens", "400", "--max_observation_tokens", "128")
 
 
@@ -38,7 +39,7 @@ def parts() -> dict[str, list[str]]:
 def teach(names: list[str], count: int, seed: int, path: Path) -> dict:
     """Writes the trajectories."""
     with Executor() as executor:
-        written = scripted.compose(names, count, seed, executor, MIX)
+        written = scripted.compose(names, count, seed, executor, MIX, FALLIBLE)
     write_trajectories(written, path)
     return {"trajectories": len(written), "right": sum(t["correct"] for t in written) / len(written)}
 

@@ -8,8 +8,8 @@ from conftest import hf_config, random_model
 from test_training import assert_same, gradients
 
 import grpo
-from cli import UserError, run_main
-from model import Decoder, ModelConfig, PackedAttention, packed_positions
+from cli import ROOT, UserError, run_main
+from model import Decoder, ModelConfig, PackedAttention, load_config, packed_positions
 from plan import CARDS, Work, least_seconds, memory, parameters, saved_bytes
 from slots import SlotCache, slot_bytes
 
@@ -99,6 +99,23 @@ def test_what_grows_and_what_shrinks():
     assert least_seconds(config, card, 8, 80, work, True)[1] > update
     faster = dataclasses.replace(config) and card._replace(bandwidth=2 * card.bandwidth, flops=2 * card.flops)
     assert least_seconds(config, faster, 8, 80, work, False)[0] == pytest.approx(rollout / 2)
+
+
+def test_what_is_kept_while_updating_and_what_is_not_sharded_further(capsys):
+    """Plans that fit on paper: --replicas shards among fewer GPUs, and --cache_gib stays through the update."""
+
+    def peak(*more: str) -> float:
+        grpo.main(["runs/grpo-qwen2.5-14b.yaml", "--model", "runs/shapes/qwen2.5-14b", "--plan", "16", *more])
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("peak")]
+        return float(line.split()[1])
+
+    plain, parts = peak(), 16 * parameters(ModelConfig.from_hf(load_config(ROOT / "runs/shapes/qwen2.5-14b")))[0]
+    reference = parts / 8  # in bf16, of 16 bytes
+    more = (parts + reference) * (1 / 8 - 1 / 16) / 2**30
+    assert peak("--replicas", "2") == pytest.approx(plain + more, rel=0.01)
+    assert peak("--cache_gib", "40") > plain + 10
+    with pytest.raises(UserError, match="--replicas 3 does not divide the number of GPUs, 16"):
+        peak("--replicas", "3")
 
 
 def test_the_command(capsys):

@@ -224,9 +224,7 @@ def test_which_checkpoints_are_kept(tmp_path):
     bundle, kept = random_bundle(), Checkpoints(tmp_path, 2)
     assert kept.last() is None
     for step in range(1, 6):
-        kept.save(step, bundle, lambda folder: None, {"step": step})
-        if step == 2:
-            kept.mark_best(step)
+        kept.save(step, bundle, lambda folder: None, {"step": step}, best=step == 2)
         assert kept.last().name == f"step-{step:06d}" and kept.state(kept.last()) == {"step": step}
     assert sorted(path.name for path in kept.folder.iterdir()) == ["step-000002", "step-000004", "step-000005"]
     assert (tmp_path / "best").resolve().name == "step-000002"

@@ -165,6 +165,13 @@ def test_unexpected_ends_are_errors(kind, result):
         compose(["gcd"], 3, 0, ScriptedExecutor(result), mix={kind: 1.0})
 
 
+def test_programs_that_may_guess_wrongly():
+    """One wrong guess in a hundred ended an hour's work; taken for right, it would teach the wrong answer as right."""
+    wrong = ScriptedExecutor(Result("ok", "not the answer\n", ""))
+    assert compose(["gcd"], 3, 0, wrong, mix={"ok": 1.0}, fallible={"gcd"}) == []
+    assert len(compose(["gcd"], 3, 0, wrong, mix={"bad": 1.0}, fallible={"gcd"})) == 3
+
+
 def test_bad_requests():
     """Wrong names are refused before any program runs."""
     with pytest.raises(ValueError, match="no scripted programs for calendar_arithmetic"):

@@ -211,8 +211,8 @@ def test_long_trajectories_are_dropped_and_counted(trained, tmp_path, capsys):
     folder = again(trained, tmp_path / "run", max_length=limit, prompt_style="bare")
     assert f"{32 - kept} trajectories are left out or cut: " in capsys.readouterr().out
     lines = (folder / "left_out.txt").read_text().splitlines()
-    long = [(i, len(tokens)) for i, (tokens, _) in enumerate(documents, 1) if len(tokens) > limit]
-    assert lines == [f"trajectory {i}: {length} tokens are more than {limit}: dropped" for i, length in long]
+    sizes = [(t[0]["text"][:60], len(tokens)) for t, (tokens, _) in zip(stored, documents, strict=True)]
+    assert lines == [f"{q!r}: {n} tokens are more than {limit}: dropped" for q, n in sizes if n > limit]
     assert len(metrics(folder)) == kept // 16
 
 
@@ -229,8 +229,8 @@ def test_long_trajectories_are_cut_behind_a_program(trained, tmp_path):
     assert tokens.tolist() == whole.tolist()[: len(tokens)] and sampled.tolist() == mask.tolist()[: len(tokens)]
     assert bundle.tokenizer.decode(tokens).endswith(LONG[1]["text"]) and short[-1] == bundle.end_id
     assert data.left_out == [
-        f"trajectory 1: {len(whole)} tokens are more than 40: cut to {len(tokens)}",
-        f"trajectory 3: {long} tokens are more than 40: dropped",
+        f"'What is 3 × 5?': {len(whole)} tokens are more than 40: cut to {len(tokens)}",
+        f"'q': {long} tokens are more than 40: dropped",
     ]
 
 
@@ -269,21 +269,52 @@ def test_what_is_measured_while_training(trained, tmp_path, monkeypatch):
         assert line["validation_loss"] == pytest.approx(expected, rel=1e-3)
 
 
-def test_sampled_accuracy_is_that_of_the_checkpoint(trained, tmp_path):
-    """Accuracy of a copy that has not been brought up to date, or on problems that were trained on."""
+def test_sampled_accuracy_is_that_of_the_checkpoint(trained, tmp_path, monkeypatch):
+    """Accuracy of a copy that has not been brought up to date, or on problems that were trained on. A model of two
+    updates is never right, so it is the replies that are compared."""
+    seen, real = [], Rollout.__call__
+
+    def recorded(self, problems, *more):
+        episodes, stats = real(self, problems, *more)
+        seen.append((problems, [episode.tokens for episode in episodes]))
+        return episodes, stats
+
+    monkeypatch.setattr(Rollout, "__call__", recorded)
     run = again(trained, tmp_path / "run", tasks="gcd", held_out_problems=3, max_reply_tokens=40)
-    bundle = load_bundle(str(run / "checkpoint"))
     arguments = SFTArguments(max_reply_tokens=40)
     with arguments.executor() as executor:
-        rollout = Rollout(bundle, executor, arguments, 0)
-        expected = held_out_accuracy(rollout, draw_problems("gcd", "dev", 3), 1.0, 2, "")
-    assert metrics(run)[-1]["held_out"] == expected
+        for model in (str(run / "checkpoint"), TINY):
+            rollout = Rollout(load_bundle(model), executor, arguments, 0)
+            held_out_accuracy(rollout, draw_problems("gcd", "dev", 3), 1.0, 2, "")
+    (asked, replies), (wanted, expected), (_, untrained) = seen
+    assert asked == wanted
+    assert all(map(torch.equal, replies, expected)) and not all(map(torch.equal, replies, untrained))
 
 
 def test_patience_needs_something_to_measure():
     """A training that is to stop by itself, and never does, since nothing is held out."""
     with pytest.raises(UserError, match="--patience needs something to measure"):
         SFTArguments(patience=3)
+
+
+def test_the_scripted_teacher_is_asked_for_enough_and_only_once(tmp_path, capsys):
+    """A good run moved aside before it was said that the new one cannot be; a resumed run that says that it has more
+    trajectories than before, and has not."""
+    with pytest.raises(UserError, match="--trajectories 8 is fewer than one batch of 16 and 4 for validation"):
+        SFTArguments(trajectories=8, batch_size=16, validation=4)
+    settings = {"tasks": "gcd", "batch_size": 8, "epochs": 1, "out": str(tmp_path / "run")}
+    sft.train(SFTArguments(trajectories=8, **settings))
+    with pytest.raises(UserError, match=r"run was begun with --trajectories 8: take that, or another --out"):
+        sft.train(SFTArguments(trajectories=16, resume=True, **settings))
+    assert len(load_trajectories(str(tmp_path / "run/trajectories.jsonl"))[0]) == 8
+
+
+def test_a_mask_can_be_seen_of_less_than_a_batch(tmp_path, monkeypatch, capsys):
+    """To look at one's own first trajectories, one had to write thirty-two."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    write_trajectories([{"segments": SHORT}], tmp_path / "t.jsonl")
+    sft.main(["--data", str(tmp_path / "t.jsonl"), "--show_mask"])
+    assert f"«{SHORT[1]['text']}<|im_end|>»" in capsys.readouterr().out
 
 
 def test_the_mask_can_be_seen(trained, tmp_path, monkeypatch, capsys):

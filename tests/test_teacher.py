@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import endpoint
+import tasks
 import teacher
 from cli import ROOT, UserError, read_records
-from conversation import STYLES, replays
-from endpoint import ATTEMPTS, Endpoint
+from conversation import STYLES, Conversation, replays
+from endpoint import ATTEMPTS, Endpoint, Reply, Usage
+from executor import Executor, Result, SandboxError
 from rollout import Protocol
 from scripted import PROGRAMS
 from selection import repaired, select, switched, usable
+from suites.stored import MissingDataError
 from tasks import problems
 from teacher import TeacherArguments, attempts
 from trajectories import load_trajectories
@@ -179,6 +183,46 @@ def test_a_dry_run_asks_nothing_and_its_bounds_hold(taught, tmp_path, capsys):
     episodes, calls = records(taught[0] / "episodes.jsonl"), records(taught[0] / "calls.jsonl")
     assert least <= len(episodes) <= most and calls_least <= len(calls) <= calls_most
     assert sum(call["completion_tokens"] for call in calls) <= tokens
+
+
+def test_no_teacher_calls_more_often_than_planned():
+    """The bound of a dry run, and a guided teacher who thinks aloud as often as it may, then writes programs."""
+    calls, problem = [], problems("gcd", "sft", 1)[0]
+
+    async def ask(who: str, messages: list[dict]) -> Reply:
+        calls.append(who)
+        aloud = sum(who == "answer" for who in calls) <= 8
+        return Reply("Let me think." if aloud else "```python\nprint(1)\n```", "stop", Usage())
+
+    with Executor() as executor:
+        asyncio.run(Conversation(problem, "guided", ask, executor, 8).record())
+    made = TeacherArguments(model="m", tasks="gcd", styles=["guided"], attempts=1, per_task=1)
+    assert f"2 to {len(calls)} calls" in teacher.plan(["gcd"], made)
+
+
+def test_a_sandbox_that_fails_ends_the_run(tmp_path, monkeypatch, capsys):
+    """Hundreds of calls paid for, and nothing kept, nothing said."""
+    lost = Future()
+    lost.set_result(Result("sandbox_error", "", "out of processes"))
+    monkeypatch.setattr(Executor, "submit", lambda self, code: lost)
+    monkeypatch.setattr(teacher, "check_sandbox", lambda best_effort: None)
+    with ChatServer(scripted_model) as server, pytest.raises(SandboxError, match="episodes were lost to the sandbox"):
+        teacher.teach(arguments(server, tmp_path / "run", styles=["code"]))
+    assert sum(server.answered.values()) < 60 and "episodes are kept in" in capsys.readouterr().out
+
+
+def test_tasks_without_data_are_left_out(tmp_path, monkeypatch, capsys):
+    """One data set that the hub does not give, and no task of --tasks train is taught; in a traceback."""
+
+    def missing(name: str, split: str, count: int):
+        if name.startswith("bbh"):
+            raise MissingDataError("the hub does not give it to us")
+        return problems(name, split, count)
+
+    monkeypatch.setattr(tasks, "problems", missing)
+    teacher.main(["--model", "m", "--tasks", "gcd,bbh", "--dry_run", "--out", str(tmp_path / "run")])
+    said = capsys.readouterr()
+    assert said.out.startswith("1 tasks: ") and "27 tasks have no data here" in said.err
 
 
 def test_wrong_ones_are_kept_for_the_ablation(taught, tmp_path):

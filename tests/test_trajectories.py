@@ -81,6 +81,28 @@ def test_a_system_message_goes_before_the_question(tmp_path):
     lines = [chat(("system", "Be brief."), Q, END), sharegpt(("human", Q[1]), ("gpt", END[1]), system="Be brief.")]
     path.write_text("\n".join(map(json.dumps, lines)))
     assert load_trajectories(str(path))[0] == [[{"source": "prompt", "text": "Be brief.\n\n" + Q[1]}, LONG[3]]] * 2
+    empty, two = chat(("system", " "), Q, END), chat(("system", "Be brief."), ("system", "Be kind."), Q, END)
+    path.write_text("\n".join(map(json.dumps, (empty, two))))
+    found = [trajectory[0]["text"] for trajectory in load_trajectories(str(path))[0]]
+    assert found == [Q[1], f"Be brief.\n\nBe kind.\n\n{Q[1]}"]
+
+
+@pytest.mark.parametrize("fence", ["```Output", "```output\r", "```RESULT "])
+def test_output_blocks_are_found_however_they_are_spelt(fence, tmp_path):
+    """What the interpreter printed, trained on as the model's own words for the sake of a capital letter."""
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps(chat(Q, ("assistant", f"{PROGRAM}\n{fence}\n15\n```\n{END[1]}"))))
+    (found,), left_out = load_trajectories(str(path))
+    assert [segment["source"] for segment in found] == ["prompt", "model", "observation", "model"] and not left_out
+
+
+@pytest.mark.parametrize("behind", [f"\n{PROGRAM}", "\n```\n15\n```\nSo <<<15>>>", "\nSo <<<15>>>"])
+def test_what_stands_behind_a_program_is_not_the_models(behind, tmp_path):
+    """Output in a form that is not known, or a second program: both were one piece of text, with loss on all of it."""
+    path = tmp_path / "c.jsonl"
+    path.write_text("\n".join(json.dumps(r) for r in (SAME["chat"], chat(Q, ("assistant", PROGRAM + behind)))))
+    found, (line,) = load_trajectories(str(path))
+    assert found == [LONG] and "line 2: a program at the end" in line
 
 
 UNUSABLE = {
@@ -91,6 +113,7 @@ UNUSABLE = {
     "the last word is not the model's": chat(Q, ("assistant", PROGRAM), ("tool", "15")),
     "a message that is not text": chat(Q, ("assistant", None)),
     "a message of 'assistant' behind model": chat(Q, END, END),
+    "a program at the end whose output": chat(Q, ("assistant", f"{PROGRAM}\nCode Execution Results:\n15\nSo <<<15>>>")),
 }
 
 
