@@ -178,11 +178,16 @@ def choose_style(style: str, bundle: Bundle) -> str:
     return style
 
 
+def encode(tokenizer, text: str) -> list[int]:
+    """Tokens of a text of any length: those who ask know what to do with too many, and need no warning."""
+    return tokenizer.encode(text, add_special_tokens=False, verbose=False)
+
+
 def prompt_tokens(tokenizer, question: str, style: str) -> list[int]:
     """The prompt in the model's own chat template, up to where the assistant's reply begins."""
     message = {"role": "user", "content": PROMPT_STYLES[style] + question}
     text = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-    return tokenizer.encode(text, add_special_tokens=False)
+    return encode(tokenizer, text)
 
 
 def check_prompts(problems: list[Problem], bundle: Bundle, style: str, name: str) -> None:
@@ -211,10 +216,10 @@ def observation_tokens(tokenizer, text: str, max_tokens: int) -> list[int]:
     characters rather than inside one."""
     if len(text) > 64 * max_tokens:  # tokenizing megabytes to keep a hundred tokens would stall the loop
         text = text[: 32 * max_tokens] + text[-32 * max_tokens :]
-    tokens = tokenizer.encode(text, add_special_tokens=False)
+    tokens = encode(tokenizer, text)
     if len(tokens) <= max_tokens:
         return tokens
-    note = tokenizer.encode(CUT_NOTE, add_special_tokens=False)
+    note = encode(tokenizer, CUT_NOTE)
     tail = max(0, max_tokens - len(note)) // 2
     head = max(0, max_tokens - len(note) - tail)
     while head and tokenizer.decode(tokens[:head]).endswith("\ufffd"):
@@ -238,7 +243,7 @@ def encode_trajectory(
         elif source == "observation":
             piece = observation_tokens(tokenizer, text, max_observation_tokens)
         else:
-            piece = tokenizer.encode(text, add_special_tokens=False)
+            piece = encode(tokenizer, text)
         tokens += piece
         sampled += [source == "model"] * len(piece)
     return torch.tensor([*tokens, end_id]), torch.tensor([*sampled, True])

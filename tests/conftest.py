@@ -75,7 +75,7 @@ class ByteTokenizer:
     def __len__(self) -> int:
         return len(self.pieces)
 
-    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = False, verbose: bool = True) -> list[int]:
         return list(text.encode())
 
     def decode(self, tokens, skip_special_tokens: bool = False) -> str:

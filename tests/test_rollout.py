@@ -128,7 +128,7 @@ def test_megabytes_of_output_are_cut_before_tokenizing():
     class Counting(ByteTokenizer):
         seen = 0
 
-        def encode(self, text, add_special_tokens=False):
+        def encode(self, text, add_special_tokens=False, verbose=True):
             self.seen += len(text)
             return super().encode(text)
 
