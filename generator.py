@@ -132,6 +132,9 @@ class Generator:
         self.graphs: dict[tuple, Callable[[], None]] = {}
         self.storage: list[int] = []  # of the weights that graphs were recorded with
         self.graph_sizes = graph_sizes(slots)
+        self.all_slots = torch.arange(
+            slots, device=device
+        )  # a graph reads what it was recorded with, and keeps nothing
 
         # One column more than a sequence may have: passes that are replayed write for every slot, also where nothing
         # is to be sampled, and there what they write lies behind the last known token.
@@ -289,7 +292,8 @@ class Generator:
         length, limit, active, key = self.state[:, slots]
         uniform = uniforms(key, length)
         tokens, logprobs = sample(self.model.logits(hidden), self.temperature, uniform, self.top_p)
-        self._append(slots, length, tokens, True, logprobs)
+        # A tensor, since a Python value would be copied from the host, which no recording may do.
+        self._append(slots, length, tokens, torch.ones_like(tokens, dtype=torch.bool), logprobs)
         length = length + active
         self.state[0][slots] = length
         self.state[2][slots] = active & ~(self.watch[tokens] | (length >= limit))
@@ -299,7 +303,7 @@ class Generator:
         size = next(size for size in self.graph_sizes if size >= top)
         key = size, self.temperature, self.top_p
         if key not in self.graphs:
-            slots, active = torch.arange(size, device=self.device), self.state[2].clone()
+            slots, active = self.all_slots[:size], self.state[2].clone()
             self.state[2] = 0  # what is run to be recorded must not count
             self.graphs[key] = self.capture(lambda: self._pass(slots, [(0, size, self.cache.length)], []))
             self.state[2] = active
@@ -328,7 +332,7 @@ class Generator:
         if self.state is not self.host:
             self.host.copy_(self.state)
 
-    def _append(self, slots, positions, tokens: Tensor, sampled: bool, logprobs) -> None:
+    def _append(self, slots, positions, tokens: Tensor, sampled: Tensor | bool, logprobs: Tensor | float) -> None:
         """The only place that writes tokens: ids, mask and log-probs cannot come apart."""
         for record, value in ((self.tokens, tokens), (self.sampled, sampled), (self.logprobs, logprobs)):
             record[slots, positions] = value.to(self.device) if isinstance(value, Tensor) else value

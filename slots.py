@@ -232,6 +232,7 @@ class VarlenAttention(SlotAttention):
             slots, lengths = torch.cat((slots, owners)), torch.cat((lengths, ends))
         self.first_rows = F.pad(counts.cumsum(0), (1, 0)).int()
         self.prefix = lengths.clamp(min=1).int()
+        self.first_keys = F.pad(self.prefix.cumsum(0), (1, 0)).int()
         self.table = slots[:, None].int()
         self.longest_chunk = max([end - start for _, start, end in self.chunks], default=1)
 
@@ -241,13 +242,12 @@ class VarlenAttention(SlotAttention):
         longest = self.cache.length
         if varlen_attn is not None:
             return varlen_attn(
-                q, keys, values, self.first_rows, None, self.longest_chunk, longest,
+                q, keys, values, self.first_rows, self.first_keys, self.longest_chunk, longest,
                 window_size=(-1, 0), enable_gqa=True, seqused_k=self.prefix, block_table=self.table,
                 num_splits=1,  # with more, the order of the sums depends on the batch
             )  # fmt: skip
-        first_keys = F.pad(self.prefix.cumsum(0), (1, 0)).int()
         return flash_attn_varlen_func(
-            q, keys, values, self.first_rows, first_keys, self.longest_chunk, longest,
+            q, keys, values, self.first_rows, self.first_keys, self.longest_chunk, longest,
             causal=True, block_table=self.table,
         )  # fmt: skip
 

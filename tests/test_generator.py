@@ -1,6 +1,7 @@
 """The generator against a naive loop of full forward passes."""
 
 import copy
+import gc
 import os
 import random
 
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from generator import Generator, Sequence
 from model import Decoder, PackedAttention, packed_positions
@@ -315,6 +319,54 @@ def test_recorded_passes_follow_what_they_were_recorded_with(tiny):
         parameter.data = parameter.data * 1.2  # elsewhere
     run(1.0)
     assert len(recorded) == 4 * first
+
+
+class Recording(TorchDispatchMode):
+    """What a pass reads or writes and has not made itself, which a CUDA graph knows by its address alone; and how often
+    it assigns a value of the host's."""
+
+    def __init__(self):
+        super().__init__()
+        self.made: dict[int, object] = {}
+        self.outside: dict[int, StorageWeakRef] = {}
+        self.from_host = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        for tensor in (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.made:
+                self.outside.setdefault(storage._cdata, StorageWeakRef(storage))
+        if operation in (torch.ops.aten.index_put_.default, torch.ops.aten._index_put_impl_.default):
+            self.from_host += args[2].dim() == 0 and args[2].untyped_storage()._cdata not in self.made
+        found = operation(*args, **(kwargs or {}))
+        for tensor in (leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)):
+            if (storage := tensor.untyped_storage())._cdata not in self.outside:
+                self.made[storage._cdata] = storage
+        return found
+
+
+def test_what_a_graph_needs_outlives_its_recording(tiny):
+    """A graph owns nothing that it reads: an index that went away with the call that recorded it would be somebody
+    else's numbers at the next replay. And none may be recorded that copies from the host."""
+    recordings = []
+
+    def capture(function):
+        with Recording() as recording:
+            function()
+        recording.made.clear()
+        recordings.append(recording)
+        return lambda: None  # like a graph, it does not hold the function
+
+    watch = torch.zeros(VOCAB, dtype=torch.bool)
+    generator = Generator(tiny, 4, 64, watch, [END], capture=capture, passes=1)
+    for i in range(4):
+        generator.add([20 + i, 21], sampling_key(i), 8, i)
+    for _ in range(2):
+        generator.step()
+    gc.collect()
+    (recording,) = recordings
+    assert len(recording.outside) > 10 and not any(ref.expired() for ref in recording.outside.values())
+    assert recording.from_host == 0
 
 
 @pytest.mark.parametrize("backend, episodes", [("eager", EPISODES), ("replayed", EPISODES // 5)])

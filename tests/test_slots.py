@@ -131,7 +131,9 @@ def reference_kernel(q, keys, values, cu_seq_q, cu_seq_k, max_q, max_k, *, table
 
 
 def torch_kernel(q, k, v, cu_q, cu_k, max_q, max_k, *, window_size, enable_gqa, seqused_k, block_table, num_splits):
-    assert cu_k is None and window_size == (-1, 0) and enable_gqa and num_splits == 1
+    # Not optional, whatever the signature says: the CUDA kernel checks that both or none of the two are there.
+    assert cu_k.dtype == torch.int32 and torch.equal(cu_k.diff(), seqused_k)
+    assert window_size == (-1, 0) and enable_gqa and num_splits == 1
     return reference_kernel(q, k, v, cu_q, cu_k, max_q, max_k, table=block_table, used=seqused_k)
 
 
