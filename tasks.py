@@ -88,7 +88,9 @@ def _parse(spec: str) -> dict[str, bool]:
     names: dict[str, bool] = {}
     for part in filter(None, (part.strip() for part in spec.split(","))):
         if part.endswith(".jsonl"):
-            task = FileTask(part)
+            task, before = FileTask(part), TASKS.get(Path(part).stem)
+            if isinstance(before, FileTask) and task.name in names and Path(before.source) != Path(part):
+                raise ValueError(f"{before.source} and {part} have the same name: rename one of them")
             if not isinstance(TASKS.get(task.name), FileTask):  # the same file, or a newer state of it
                 register(task)
             TASKS[task.name] = task
@@ -111,7 +113,7 @@ def _group(name: str) -> list[str]:
         split = read_split(Path(path) if path else SPLIT_FILE)
         if part not in split:
             raise ValueError(f"{path} has no {part!r}: {', '.join(split)}")
-        return [task for task in split[part] if task in TASKS]
+        return [name for task in split[part] for name in ([task] if task in TASKS else resolve(task))]
     return [task.name for task in TASKS.values() if name in ("all", task.suite) and task.suite != "custom"]
 
 
@@ -194,7 +196,7 @@ def is_right(problem: Problem, answer: str, executor: Executor) -> bool | None:
     result = executor.submit(program).result()
     if result.status == "sandbox_error":
         return None
-    return result.status == "ok" and result.stdout.split("\n")[-2:] in (["True", ""], ["True"])
+    return result.status == "ok" and result.stdout.removesuffix("\n").rpartition("\n")[2] == "True"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -210,7 +212,8 @@ def read_split(path: Path) -> dict[str, list[str]]:
         split = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"the split {path} cannot be read: {error}") from error
-    if not isinstance(split, dict) or not all(isinstance(names, list) for names in split.values()):
+    lists = isinstance(split, dict) and all(isinstance(names, list) for names in split.values())
+    if not lists or not all(isinstance(name, str) and ":" not in name for names in split.values() for name in names):
         raise ValueError(f"the split {path} must be an object of lists of task names")
     return split
 
@@ -435,7 +438,7 @@ def main(arguments: list[str] | None = None) -> int:
             by_program = task.judging_program(problem, options.answer) is not None
             executor = stack.enter_context(Executor()) if by_program else None
             verdict = is_right(problem, options.answer, executor)
-        print(f"verdict: {'right' if verdict else 'wrong'}")
+        print(f"verdict: {'could not be judged' if verdict is None else 'right' if verdict else 'wrong'}")
     return 0
 
 

@@ -73,7 +73,9 @@ def _joined(text: str) -> str:
 
 def _task(name: str, rule) -> StoredTask:
     def row(stored: dict) -> tuple[str, str]:
-        return stored["input"], stored["target"].strip()
+        # An answer that ends in > would run into its closing mark.
+        hint = " (Write a space between the last bracket and >>>.)" if name == "dyck_languages" else ""
+        return stored["input"] + hint, stored["target"].strip()
 
     local = json_file(f"BIG-Bench-Hard/bbh/{name}.json", "examples")
     # The name says the suite: reasoning-gym has a word_sorting too.

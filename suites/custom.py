@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from suites.base import Problem, Task
-from suites.parsers import parse_number, split_items, unwrap
+from suites.parsers import outer_items, parse_number, unwrap
 
 CHECKS = ("exact", "number", "set", "python")
 SPLITS = ("sft", "rl", "dev", "test")
@@ -27,7 +27,7 @@ class FileTask(Task):
     def __init__(self, path: str):
         self.name, self.source = Path(path).stem, path
         try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
+            lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() cuts within JSON's texts
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"the tasks in {path} cannot be read: {error}") from error
         rows = [self._row(f"{path}, line {n}", line) for n, line in enumerate(lines, 1) if line.strip()]
@@ -78,7 +78,7 @@ class FileTask(Task):
             value = parse_number(given)
             return int(value is not None and value == parse_number(wanted))
         if problem.data["check"] == "set":
-            return int(sorted(split_items(given.strip("[]{}()"))) == sorted(split_items(wanted.strip("[]{}()"))))
+            return int(sorted(outer_items(given)) == sorted(outer_items(wanted)))
         return int(problem.data["check"] == "exact" and given.split() == wanted.split())
 
     def judging_program(self, problem: Problem, answer: str) -> str | None:

@@ -10,6 +10,8 @@ import math
 import re
 from collections.abc import Callable
 
+from suites.parsers import parse_number
+
 LONGEST = 300  # characters; the longest final answer in MATH has about a hundred
 DEEPEST = 30  # brackets within brackets
 POINTS = 3
@@ -24,6 +26,7 @@ _SPACING = re.compile(r"\\[!,;: ]|\\(?:left|right|displaystyle|quad|limits)(?![a
 _UNITS = re.compile(r"\\(?:text|mbox|textrm|mathrm|hbox)\{[^{}]*\}(?:\^\{?[23]\}?)?|\^\{?\\circ\}?|\\circ|°|\\?%|\\?\$")
 _TOKEN = re.compile(r"\\[a-zA-Z]+|(?:\d+(?:\.\d*)?|\.\d+)|[a-zA-Zπ]|\S", re.ASCII)
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", re.ASCII)
+_MIXED = re.compile(r"(?<![\d.^}a-zA-Z])(\d+)\s*(\\frac\s*(?:\{\d+\}\s*\{\d+\}|\d\s*\d(?!\d)))", re.ASCII)
 _OPEN, _SHUT = "([{", ")]}"
 
 
@@ -34,10 +37,28 @@ class _GrammarError(Exception):
 def simplify(text: str) -> str:
     """The text without spacing commands, units, signs of money, percent and degrees, and other ways to write a mark."""
     text = _SPACING.sub("", text.replace("−", "-").replace("·", "\\cdot ").replace("×", "\\times "))
+    if text.startswith("\\boxed{") and _closes_at_the_end(text, len("\\boxed")):
+        text = text[len("\\boxed{") : -1]
+    text = text.replace("{,}", ",")
     text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", text)
     text = text.replace("\\{", "{").replace("\\}", "}")
-    bare = _UNITS.sub("", text).strip() or re.sub(r"\\[a-z]+\{([^{}]*)\}", r"\1", text)  # a word is no unit if alone
+    bare = _UNITS.sub(" ", text).strip() or re.sub(r"\\[a-z]+\{([^{}]*)\}", r"\1", text)  # a word is no unit if alone
     return bare.strip().rstrip(".").strip()
+
+
+def _closes_at_the_end(text: str, at: int) -> bool:
+    """Whether the brace at `at` is closed by the last character, and not before."""
+    depth = 0
+    for place in range(at, len(text)):
+        depth += (text[place] == "{") - (text[place] == "}")
+        if not depth:
+            return place == len(text) - 1
+    return False
+
+
+def _closed_up(text: str) -> str:
+    """Without white space, except between digits: "1 2" is not 12."""
+    return re.sub(r"\s+", "", re.sub(r"(?<=\d)\s+(?=\d)", "_", text))
 
 
 def equivalent(answer: str, reference: str) -> bool:
@@ -47,19 +68,18 @@ def equivalent(answer: str, reference: str) -> bool:
     given, wanted = simplify(answer), simplify(reference)
     if "=" not in wanted:
         given = re.sub(r"^(?:[a-zA-Z]|\\[a-zA-Z]+)\s*=(?!=)", "", given).strip()
-    if re.sub(r"\s", "", given) == re.sub(r"\s", "", wanted):
+    if _closed_up(given) == _closed_up(wanted):
         return bool(wanted)
+    if re.fullmatch(r"[A-Za-z]{2,}", wanted) and "\\text" in reference:  # a word, and no product of its letters
+        return False
+    numbers = parse_number(given), parse_number(wanted)
+    if None not in numbers:  # exactly, where nothing was rounded
+        return numbers[0] == numbers[1]
     if _variables(given) - _variables(wanted):  # else "the answer is 0" is a product, and 0
         return False
     try:
         return all(_same(_value(given, point), _value(wanted, point)) for point in range(POINTS))
-    except (
-        _GrammarError,
-        ArithmeticError,
-        ValueError,
-        TypeError,
-        RecursionError,
-    ):  # of the numbers
+    except (_GrammarError, ArithmeticError, ValueError, TypeError, AttributeError, RecursionError):  # of the numbers
         return False
 
 
@@ -79,14 +99,14 @@ def _same(a: Value, b: Value) -> bool:
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, complex) and isinstance(b, complex):
-        return abs(a - b) <= CLOSE * max(abs(a), abs(b))
+        return cmath.isfinite(a) and cmath.isfinite(b) and abs(a - b) <= CLOSE * max(abs(a), abs(b))
     return isinstance(a, str) and a == b
 
 
 def _value(text: str, point: int) -> Value:
     if not any(mark in text for mark in _OPEN):
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
-    reader = _Reader(_TOKEN.findall(text), point)
+    reader = _Reader(_TOKEN.findall(_MIXED.sub(r"(\1+\2)", text)), point)
     value = reader.items()
     if reader.here:
         raise _GrammarError
@@ -132,6 +152,8 @@ class _Reader:
         while self.here and self.here not in (",", "+", "-", ")", "]", "}"):
             if self.take("/", "\\div"):
                 value /= self.power()
+            elif self.here[0].isdigit() and self.tokens[self.at - 1][0].isdigit():
+                raise _GrammarError  # two numbers side by side are no product
             else:
                 self.take("*", "\\cdot", "\\times")
                 value *= self.power()

@@ -17,11 +17,14 @@ _NUMBER = re.compile(
     r"(?:[0-9]+(?:\.[0-9]*)?|[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|\.[0-9]+)"
     r"(?:[eE][+-]?[0-9]{1,3})?"
 )
-_WRAPPERS = [("**", "**"), ('"', '"'), ("'", "'"), ("`", "`"), ("$", "$"), ("“", "”")]
+_WRAPPERS = [
+    ("**", "**"), ('"', '"'), ("'", "'"), ("`", "`"), ("$$", "$$"), ("$", "$"), ("“", "”"),
+    ("\\(", "\\)"), ("\\[", "\\]"),
+]  # fmt: skip
 
 
 def unquote(text: str) -> str:
-    """Strip white space and pairs of quotes, backticks, ** or $ around the whole text."""
+    """Strip white space and pairs of quotes, backticks, ** or LaTeX's delimiters around the whole text."""
     before = None
     while text != before:  # a wrapper may not occur inside, so each of them comes off once at most
         before, text = text, text.strip()
@@ -77,6 +80,25 @@ def parse_complex(text: str) -> tuple[Fraction, Fraction] | None:
 def split_items(text: str) -> list[str]:
     """The items of a comma-separated list, each without its own quotes; an empty text has no items."""
     return [unquote(item) for item in text.split(",")] if text.strip() else []
+
+
+def outer_items(text: str) -> list[str]:
+    """The same, where items may hold commas in brackets of their own; one pair of brackets around all of it goes."""
+    text, depth, ends = text.strip(), 0, []
+    for place, mark in enumerate(text):
+        depth += (mark in "([{") - (mark in ")]}")
+        if depth == 0 and mark in ")]}":
+            ends.append(place)
+    if ends and text[0] in "([{" and ends[0] == len(text) - 1:
+        text = text[1:-1]
+    items, depth = [""], 0
+    for mark in text:
+        depth += (mark in "([{") - (mark in ")]}")
+        if mark == "," and depth == 0:
+            items.append("")
+        else:
+            items[-1] += mark
+    return [unquote(item) for item in items] if text.strip() else []
 
 
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}

@@ -54,7 +54,11 @@ class StoredTask(Task):
         seen = set()
         folder = os.environ.get(FOLDER_VARIABLE)
         for stored in self._from_folder(Path(folder)) if folder else self._from_hub():
-            row = self._row(stored)
+            try:
+                row = self._row(stored)
+            except (KeyError, TypeError, AttributeError) as error:
+                where = f"{FOLDER_VARIABLE}={folder}" if folder else self._hub[0]
+                raise MissingDataError(f"{self.name}: a row of {where} is none of its kind: {error!r}") from error
             if row is not None and row[0] not in seen:
                 seen.add(row[0])
                 yield row
@@ -130,7 +134,7 @@ def json_file(path: str, *keys: str) -> Callable[[Path], list[dict]]:
     def read(folder: Path) -> list[dict]:
         text = (folder / path).read_text(encoding="utf-8")
         if path.endswith(".jsonl"):
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
         found = json.loads(text)
         for key in keys:
             found = found[key]

@@ -157,7 +157,7 @@ def test_a_name_is_taken_once(mine, tmp_path):
         register(Echo())
 
 
-def test_the_split_of_tasks(tmp_path):
+def test_the_split_of_tasks(tmp_path, monkeypatch):
     """107 to train on, 37 held out, none in both; another file can say otherwise."""
     split = read_split(tasks.SPLIT_FILE)
     train, test = (set(resolve(part)) for part in ("train", "test"))
@@ -166,13 +166,75 @@ def test_the_split_of_tasks(tmp_path):
     assert not set(split["train"]) & set(split["test"])
     (tmp_path / "other.json").write_text('{"easy": ["gcd", "lcm"], "hard": ["a task of tomorrow"]}', encoding="utf-8")
     assert resolve(f"{tmp_path}/other.json:easy") == ["gcd", "lcm"]
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
+    (tmp_path / "nested.json").write_text('{"easy": [["gcd"]]}', encoding="utf-8")
+    (tmp_path / "mine.jsonl").write_text('{"question": "2 + 2?", "answer": "4"}\n')
+    names = ["gcd", "reversi@0", f"{tmp_path}/mine.jsonl"]
+    (tmp_path / "more.json").write_text(json.dumps({"easy": names}), encoding="utf-8")
+    assert resolve(f"{tmp_path}/more.json:easy") == ["gcd", "reversi@0", "mine"]
     for spec, message in (
         (f"{tmp_path}/other.json:medium", "has no 'medium': easy, hard"),
         (f"{tmp_path}/none.json:easy", "cannot be read"),
-        (f"{tmp_path}/other.json:hard", "no task named"),
+        (f"{tmp_path}/other.json:hard", "unknown task 'a task of tomorrow'"),
+        (f"{tmp_path}/nested.json:easy", "must be an object of lists of task names"),
     ):
         with pytest.raises(ValueError, match=message):
             resolve(spec)
+
+
+def test_two_files_of_one_name(tmp_path, monkeypatch):
+    """The questions of the first one vanished, for its tasks go by the file's name."""
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "twice.jsonl").write_text('{"question": "2 + 2?", "answer": "4"}\n')
+    with pytest.raises(ValueError, match=r"a/twice\.jsonl and .*b/twice\.jsonl have the same name"):
+        resolve(f"{tmp_path}/a/twice.jsonl,{tmp_path}/b/twice.jsonl")
+
+
+@pytest.mark.parametrize(
+    "answer, reference, right",
+    [
+        ("cos(x), sin(x)", "sin(x), cos(x)", 1),
+        ("(3, 4), (1, 2)", "(1, 2), (3, 4)", 1),
+        ("[(3, 4), (1, 2)]", "(1, 2), (3, 4)", 1),
+        ("{b, a}", "a, b", 1),
+        ("(1, 4), (3, 2)", "(1, 2), (3, 4)", 0),
+        ("a, a, b", "a, b", 0),
+        ("a, b)", "a, b", 0),
+        ("", "a", 0),
+    ],
+)
+def test_sets_of_items_with_brackets(answer, reference, right, tmp_path):
+    """The bracket of whichever item came last was taken for one around all of them."""
+    path = tmp_path / "sets.jsonl"
+    path.write_text(json.dumps({"question": "which?", "answer": reference, "check": "set"}) + "\n")
+    task = FileTask(str(path))
+    assert task.score(task.problem(0), answer) == right
+
+
+def test_the_last_line_decides(tmp_path):
+    """`True` without a line end behind it, after another line, was wrong."""
+    path = tmp_path / "written.jsonl"
+    programs = ["import sys\nsys.stdout.write('checked\\nTrue')", "print('checked')\nprint(True)", "print('True\\nno')"]
+    rows = [{"question": f"{i}?", "answer": "4", "check": "python", "program": p} for i, p in enumerate(programs)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = FileTask(str(path))
+    register(task)
+    try:
+        with Executor() as executor:
+            assert [is_right(task.problem(i), "4", executor) for i in range(3)] == [True, True, False]
+    finally:
+        del tasks.TASKS[task.name]
+
+
+def test_texts_may_hold_any_line_separator(tmp_path):
+    """U+2028 and its like end no line of JSON."""
+    path = tmp_path / "lines.jsonl"
+    path.write_text(
+        json.dumps({"question": "a\u2028b\u0085c?", "answer": "4"}, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    assert FileTask(str(path)).problem(0).question == "a\u2028b\u0085c?"
 
 
 def test_tasks_without_data_are_left_out(monkeypatch, capsys):

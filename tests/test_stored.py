@@ -13,7 +13,9 @@ from suites import bbh, mathematics, stored
 from suites.bbh import same_brackets, same_option, same_word, same_words
 from suites.latex import LONGEST, equivalent
 from suites.mathematics import boxed, close_number
+from suites.parsers import unwrap
 from suites.stored import MissingDataError, StoredTask
+from tasks import extract_answer
 
 FIXTURES = Path(__file__).parent / "data/r1ci"
 PUBLISHED = os.environ.get("R1CI_DATA", "")
@@ -92,6 +94,27 @@ def test_options_words_and_brackets():
     assert not same_words("apple pear it&t", "apple it&t pear") and not same_words("apple it&t", "apple it&t pear")
 
 
+def test_brackets_that_end_like_the_answers_mark(monkeypatch):
+    """`<<<] >>>>` ends at its first >>>, and a third of the questions could not be answered as they ask."""
+    (task,) = [task for task in bbh.TASKS if task.name == "bbh_dyck_languages"]
+
+    def reading(*rows: dict) -> StoredTask:
+        return StoredTask(task.name, task.suite, task._rule, lambda folder: list(rows), task._hub, task._row)
+
+    monkeypatch.setenv("R1CI_DATA", "here")
+    problem = reading({"input": "Complete: < [", "target": " ] >"}).problem(0)
+    assert problem.question == "Complete: < [ (Write a space between the last bracket and >>>.)"
+    assert task.score(problem, extract_answer("So <<<] > >>>"))
+    with pytest.raises(MissingDataError, match="a row of R1CI_DATA=here is none of its kind"):
+        reading({"input": "no target"}).problem(0)
+
+
+@pytest.mark.parametrize("text", [r"\(12\)", "$$12$$", r"\[ 12 \]", "$12$", r"**\(12\)**"])
+def test_latex_around_an_answer(text):
+    """The usual delimiters, all but one of which were taken for a part of it."""
+    assert unwrap(text) == "12"
+
+
 def test_numbers_within_a_thousandth():
     """Rounded as a person would; no further."""
     for text in ("3.3333", "3.333333333", "3.331", "$3.332", "3.332\\%"):
@@ -112,6 +135,8 @@ def test_numbers_within_a_thousandth():
         ("2^{10}", "1024"),
         (r"\{1,2\}", r"\{1, 2\}"), ("5!", "120"), (r"\binom{5}{2}", "10"), ("-0.5", r"-\frac{1}{2}"),
         (r"\pi \cdot 2", r"2\pi"), ("2π", r"2\pi"), ("1,2", "1, 2"), (r"\text{A}", "A"), (r"\left(1,2\right]", "(1,2]"),
+        (r"\boxed{\frac12}", r"\frac{1}{2}"), ("10{,}000", "10000"), (r"1\frac{1}{2}", r"\frac{3}{2}"),
+        (r"-1\frac12", "-1.5"), ("Evelyn", r"\text{Evelyn}"), ("3(4)", "12"),
     ],
 )  # fmt: skip
 def test_finals_that_mean_the_same(answer, reference):
@@ -126,10 +151,14 @@ def test_finals_that_mean_the_same(answer, reference):
         ("5 or 6", "5"), ("(6,5)", "(5,6)"), ("1/0", "5"), ("y", "x"), ("x^2", "x"), ("9^{9^{9^9}}", "5"), ("", ""),
         ("the answer is 0", "0"), ("(((((", "1"), ("[1,2", "1"), ("5,6", "5"), ("2", r"2\pi"), ("1,234", "(1,234)"),
         (r"\text{B}", r"\text{A}"), ("50", r"\frac{1}{2}"), ("-5", "5"), ("x = 5", "y = 5"), ("5i", "5"), ("(5]", "5"),
+        ("10^308*10", "5"), ("10^{308}+10^{308}", "7"), ("1234567891", "1234567890"), (r"3\frac{1}{2}", "1.5"),
+        ("5/2", r"5\frac{1}{2}"), ("1 2", "12"), ("3 4", "12"), (r"5\text{ or }6", "56"), ("nylevE", r"\text{Evelyn}"),
+        ("(5,3)!", "120"), (r"\binom{1,2}{3}", "1"), (r"\binom{(5,3)}{2}", "1"), (r"\boxed{1}+\boxed{2}", "3"),
     ],
 )  # fmt: skip
 def test_finals_that_do_not_mean_the_same(answer, reference):
-    """Rounded, partial, more than one, or nothing that can be read."""
+    """Rounded, partial, more than one, or nothing that can be read; infinity, which was as close to any number as
+    another, and what ended the run in a traceback."""
     assert not equivalent(answer, reference)
 
 

@@ -225,7 +225,7 @@ def test_unsound_items_are_replaced():
         problem = get_task(name).problem(index)
         assert text not in problem.question and problem.index == index
         assert problem == get_task(name).problem(index)
-    with pytest.raises(ValueError, match="seed >= 0"):
+    with pytest.raises(ValueError, match="a seed from 0 to 99999999, not -1"):
         get_task("gcd").problem(-1)
 
 

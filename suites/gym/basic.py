@@ -76,6 +76,7 @@ TASKS = [
     GymTask("fraction_simplification", same_fraction),
     GymTask("gcd", same_number),
     GymTask("lcm", same_number),
+    # The library counts capitals too, which its question does not say: in one of nine they change the answer.
     GymTask("letter_counting", same_number),
     GymTask("number_filtering", same_number_list),
     GymTask("prime_factorization", same_factors),

@@ -75,8 +75,8 @@ class GymTask(Task):
 
     def problem(self, index: int) -> Problem:
         """The item of this index or, if that contradicts itself, the first sound one at steps of SUBSTITUTE_STEP."""
-        if index < 0:
-            raise ValueError(f"{self.name}: a problem's index is a seed >= 0, not {index}")
+        if not 0 <= index < SUBSTITUTE_STEP:
+            raise ValueError(f"{self.name}: a problem's index is a seed from 0 to {SUBSTITUTE_STEP - 1}, not {index}")
         entry = next(filter(None, map(self.entry, range(index, SUBSTITUTES * SUBSTITUTE_STEP, SUBSTITUTE_STEP))), None)
         if entry is None:
             raise RuntimeError(f"{self.name}: none of {SUBSTITUTES} items from {index} on is sound")
