@@ -120,7 +120,7 @@ class SFTArguments(TrainingArguments, RolloutArguments):
             raise UserError("--patience needs something to measure: --validation or --held_out_problems")
         if not self.data and self.trajectories < self.batch_size + self.validation and not self.show_mask:
             raise UserError(
-                f"--trajectories {self.trajectories} is fewer than one batch of {self.batch_size}"
+                f"{self.trajectories} trajectories are fewer than one batch of {self.batch_size}"
                 + (f" and {self.validation} for validation" if self.validation else "")
             )
 

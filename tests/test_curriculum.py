@@ -298,6 +298,7 @@ def test_answers_that_the_sandbox_failed_are_none(monkeypatch):
 def test_pools_may_grow(warm, tmp_path, monkeypatch):
     """Problems that come to a measured pool: a chunk that was known in part stood in the file twice."""
     monkeypatch.setattr(measure, "CHUNK", 3)
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
     lines = [json.dumps({"question": f"{i}?", "answer": str(i)}) for i in range(7)]
     counts = []
     for size in (6, 7):

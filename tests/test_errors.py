@@ -225,8 +225,9 @@ def test_numbers_that_make_no_sense_are_refused(script, name):
     floats = [] if ARGUMENTS[script].__dataclass_fields__[name].type is int else ["nan", "inf"]
     for value in numbers + floats:
         assert f"--{name} must be a number " in run(script, f"--{name} {value}")
-    method = {"method": "rejection"} if script == "grpo" else {}  # which alone can do with groups of one
-    ARGUMENTS[script](**{name: least[name], **method})
+    # Rejection alone can do with groups of one, and single trajectories with batches of one.
+    more = {"grpo": {"method": "rejection"}, "sft": {"batch_size": 1}}.get(script, {})
+    ARGUMENTS[script](**more | {name: least[name]})
     assert not Path("run").exists()
 
 

@@ -300,7 +300,7 @@ def test_patience_needs_something_to_measure():
 def test_the_scripted_teacher_is_asked_for_enough_and_only_once(tmp_path, capsys):
     """A good run moved aside before it was said that the new one cannot be; a resumed run that says that it has more
     trajectories than before, and has not."""
-    with pytest.raises(UserError, match="--trajectories 8 is fewer than one batch of 16 and 4 for validation"):
+    with pytest.raises(UserError, match="8 trajectories are fewer than one batch of 16 and 4 for validation"):
         SFTArguments(trajectories=8, batch_size=16, validation=4)
     settings = {"tasks": "gcd", "batch_size": 8, "epochs": 1, "out": str(tmp_path / "run")}
     sft.train(SFTArguments(trajectories=8, **settings))

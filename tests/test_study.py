@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 
@@ -13,6 +14,7 @@ import study
 import wide
 from study import BASE, WARM, Runs, Study, cpu_seconds, done_once, figure, mean_and_half_width, run_study, table
 
+import scripted
 from tasks import problems
 from trajectories import load_trajectories
 
@@ -103,6 +105,7 @@ def test_a_warm_start_that_fails_ends_the_study(tmp_path, monkeypatch):
 
     def fake(command, log):
         calls.append(command)
+        time.sleep(0.1)  # as long as it takes for somebody to be told
         raise SystemExit("no room")
 
     monkeypatch.setattr(study, "cpu_seconds", fake)
@@ -121,6 +124,7 @@ def test_a_stage_of_the_wide_run_stands_on_those_before_it(tmp_path, monkeypatch
         log.write_text("sampled  \n")
         return 1.0
 
+    monkeypatch.setattr(scripted, "PROGRAMS", dict(scripted.PROGRAMS))
     monkeypatch.setattr(wide, "cpu_seconds", fake)
     monkeypatch.setattr(wide, "teach", lambda *_: ran.append("teacher") or {})
     stages = ["teacher", "sft", "grpo", "evaluation-train", "evaluation-test"]
