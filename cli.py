@@ -319,7 +319,7 @@ def remember(folder: Path, arguments: Any, may_change: Iterable[str] = ()) -> No
     file, values = folder / "config.yaml", dataclasses.asdict(arguments)
     folder.mkdir(parents=True, exist_ok=True)
     if file.exists():
-        check_same(folder, arguments, values.keys() - {*may_change})
+        check_same(folder, arguments, [name for name in values if name not in may_change])
     write_whole(file, [yaml.safe_dump(values, sort_keys=False)])
 
 

@@ -117,21 +117,6 @@ def _group(name: str) -> list[str]:
     return [task.name for task in TASKS.values() if name in ("all", task.suite) and task.suite != "custom"]
 
 
-def resolve_with_data(spec: str, split: str) -> list[str]:
-    """`resolve`, without tasks whose data are missing: a line says which, as in `draw_problems`."""
-    found, missing = [], {}
-    for name, named in _parse(spec).items():
-        try:
-            problems(name, split, 1)
-            found.append(name)
-        except MissingDataError as error:
-            if named:
-                raise
-            missing[name] = str(error)
-    report_missing(missing, bool(found))
-    return found
-
-
 FEW = 20  # tasks whose problems are made sooner than processes for them start
 
 

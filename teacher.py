@@ -53,7 +53,7 @@ from executor import Executor, SandboxError, check_sandbox
 from rollout import MANY_ERRORS
 from selection import picture, select, summary, usable
 from suites.base import Problem
-from tasks import problems, resolve_with_data
+from tasks import draw_problems, problems
 from trajectories import write_trajectories
 
 
@@ -260,7 +260,8 @@ def teach(arguments: TeacherArguments) -> Path:
     """Asks for what is missing, selects, and returns the file of trajectories."""
     folder = Path(arguments.out)
     with user_input():
-        names = resolve_with_data(arguments.tasks, "sft")
+        # One problem of each: tasks whose data are missing are left out.
+        names = list(dict.fromkeys(problem.task for problem in draw_problems(arguments.tasks, "sft", 1)))
     if arguments.dry_run:
         print(plan(names, arguments))
         return folder
